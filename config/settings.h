@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole configuration as plain values: what load.h makes of INI files and ifupdown2 stanzas, what
+// control works from. One Settings per configuration file, that is per VNI.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataplane/vlan_table.h"
+#include "dataplane/wire.h"
+
+namespace vx::config {
+
+enum class Driver : std::uint8_t { kAfXdp, kUdp, kTap, kNetdev, kVhostUser, kDpdk };
+enum class VtepLearning : std::uint8_t { kNo, kYes, kFlood };
+enum class Poll : std::uint8_t { kBusy, kAdaptive };
+enum class Mode : std::uint8_t { kBridge, kNetdev };  // takeover is a later issue
+
+// [vxlan]
+struct VxlanSettings {
+  std::string name;                         // required
+  std::uint32_t vni = 0;                    // vxlan-id, 1 to 16777215, required
+  std::optional<IpAddress> local;           // vxlan-local-tunnelip; absent: the underlay interface's address in the remote's subnet
+  std::vector<IpAddress> remotes;           // vxlan-remoteip; our own address already removed
+  std::uint16_t port = kVxlanPort;
+  bool learning = true;                     // vxlan-learning
+  VtepLearning vtep_learning = VtepLearning::kNo;
+  bool udp_csum = true;
+  std::uint8_t ttl = 64;
+  std::uint8_t tos = 0;
+  bool tos_inherit = false;
+  bool mss_clamp = false;
+  bool hold_port = true;
+  bool replace_kernel = false;
+  std::uint16_t mtu = 0;                    // overlay MTU; absent in the file: the ceiling of the underlay (warned)
+};
+
+// [underlay]
+struct UnderlaySettings {
+  std::string device;                       // required
+  Driver driver = Driver::kAfXdp;
+  std::string devargs;                      // driver = dpdk:DEVARGS
+  std::uint16_t vlan = 0;                   // 0: untagged
+  bool own_address = false;                 // vtep-address = own
+  std::uint16_t mtu = 1500;
+};
+
+// [bridge]
+struct BridgeSettings {
+  std::string name;                         // may be empty
+  VidSet vids;                              // bridge-vids
+  std::uint16_t pvid = 1;                   // bridge-pvid; 0 for none
+  std::uint32_t ageing_s = 300;             // bridge-ageing; 0: nothing learned is kept
+  std::uint32_t fdb_max_learned = 65536;
+};
+
+// [port] port = NAME driver=... key=value...
+struct PortSettings {
+  std::string name;                         // a netdev's name or, with * ? [ ], a pattern of names
+  Driver driver = Driver::kTap;
+  std::string devargs;
+  VlanTable vlans;                          // from bridge-access | bridge-vids, bridge-pvid, bridge-untagged; default: the bridge's
+  std::uint32_t fdb_max_learned = 0;        // 0: no limit of its own
+  std::uint32_t storm_pps = 0;              // 0: no limit
+  std::uint16_t queues = 0;                 // 0: as many as workers and device have
+  [[nodiscard]] bool is_pattern() const { return name.find_first_of("*?[") != std::string::npos; }
+};
+
+// [dataplane]
+struct DataplaneSettings {
+  std::string lcores;                       // as for --lcores; empty: the dataplane's own flag
+  Poll poll = Poll::kAdaptive;
+};
+
+struct Settings {
+  std::string source;                       // the file it came from, for messages
+  Mode mode = Mode::kBridge;                // netdev: a tap port bears the vxlan's name
+  VxlanSettings vxlan;
+  UnderlaySettings underlay;
+  BridgeSettings bridge;
+  std::vector<PortSettings> ports;
+  DataplaneSettings dataplane;
+};
+
+enum class Severity : std::uint8_t { kError, kWarning };
+
+// Printed as `FILE:LINE: KEY: text` (line 0: `FILE: KEY: text`; warnings as `FILE:LINE: KEY: warning: text`).
+struct Problem {
+  std::string file;
+  unsigned line = 0;
+  std::string key;
+  std::string text;
+  Severity severity = Severity::kError;
+};
+
+}  // namespace vx::config

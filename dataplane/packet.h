@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// One frame on its way, as the steps see it: a view of bytes plus what earlier steps found out.
+// No DPDK here: `buffer` is the owner's handle (an rte_mbuf*, a test's heap block), opaque to every step.
+#pragma once
+
+#include <cstdint>
+
+#include "dataplane/drop_reason.h"
+
+namespace vx {
+
+using PortIndex = std::uint16_t;     // dense, given by the dataplane; 0..kMaxPorts-1
+using VtepIndex = std::uint16_t;     // dense per overlay, given by control; 0..kMaxVteps-1
+using OverlayIndex = std::uint16_t;  // dense, one per VNI; 0..kMaxOverlays-1
+inline constexpr std::uint16_t kMaxPorts = 1024;
+inline constexpr std::uint16_t kMaxVteps = 4096;
+inline constexpr std::uint16_t kMaxOverlays = 64;
+inline constexpr std::uint16_t kNoIndex = 0xffff;
+
+// A place a MAC lives at: a local port or a remote VTEP, in the 16 bits that an FDB value spends on it.
+class Location {
+ public:
+  constexpr Location() noexcept = default;
+  static constexpr Location port(PortIndex i) noexcept { return Location(i); }
+  static constexpr Location vtep(VtepIndex i) noexcept { return Location(static_cast<std::uint16_t>(i | kTunnelBit)); }
+  static constexpr Location from_raw(std::uint16_t raw) noexcept { return Location(raw); }
+  [[nodiscard]] constexpr bool is_vtep() const noexcept { return (raw_ & kTunnelBit) != 0 && raw_ != kNoIndex; }
+  [[nodiscard]] constexpr bool is_port() const noexcept { return (raw_ & kTunnelBit) == 0; }
+  [[nodiscard]] constexpr std::uint16_t index() const noexcept { return raw_ & static_cast<std::uint16_t>(~kTunnelBit); }
+  [[nodiscard]] constexpr std::uint16_t raw() const noexcept { return raw_; }
+  friend constexpr bool operator==(Location, Location) = default;
+
+ private:
+  static constexpr std::uint16_t kTunnelBit = 0x8000;
+  explicit constexpr Location(std::uint16_t raw) noexcept : raw_(raw) {}
+  std::uint16_t raw_ = kNoIndex;  // "nowhere"
+};
+
+// Checksum and segmentation metadata of a super-frame, as struct virtio_net_hdr has it (virtio 1.1
+// section 5.1.6). All zero: a plain frame whose checksums are complete. Its place is kept here for offloads.
+struct OffloadMeta {
+  std::uint8_t flags = 0;     // 1: checksum to be completed at checksum_start + checksum_offset
+  std::uint8_t gso_type = 0;  // virtio GSO type
+  std::uint16_t header_length = 0;
+  std::uint16_t segment_size = 0;
+  std::uint16_t checksum_start = 0;
+  std::uint16_t checksum_offset = 0;
+};
+
+// One cache line. Filled by Port::rx (data, buffer, length, headroom, tailroom, ingress_port); steps fill the rest.
+// Frames are contiguous: `length` bytes are readable at `data`.
+struct alignas(64) Packet {
+  std::uint8_t* data = nullptr;   // first byte of the frame
+  void* buffer = nullptr;         // the owner's handle
+  std::uint64_t source_key = 0;       // FDB key of (VID, source MAC)
+  std::uint64_t destination_key = 0;  // FDB key of (VID, destination MAC)
+  std::uint32_t length = 0;       // bytes
+  std::uint16_t headroom = 0;     // bytes writable in front of data
+  std::uint16_t tailroom = 0;     // bytes writable behind data + length
+  PortIndex ingress_port = kNoIndex;  // where it was received (the underlay's port for tunnel frames)
+  Location source;                // where its source MAC now is: the guest port, or the VTEP it came from
+  Location egress;                // set by bridge: one target; ignored when `flood`
+  std::uint16_t tci = 0;          // VID and PCP/DEI after classification; VID is the bridge's VLAN
+  bool is_tagged = false;         // an 802.1Q tag stands in the bytes at data + 12
+  bool flood = false;             // set by bridge: to all members of the VLAN
+  std::uint8_t outer_tos = 0;     // decap: TOS of the outer header
+  DropReason reason = DropReason::kNone;
+  OffloadMeta offload;
+
+  [[nodiscard]] std::uint16_t vid() const noexcept { return tci & 0x0fff; }
+  // Moves the front by `bytes`; the caller has checked headroom or length.
+  void push_front(std::uint16_t bytes) noexcept {
+    data -= bytes;
+    headroom = static_cast<std::uint16_t>(headroom - bytes);
+    length += bytes;
+  }
+  void pull_front(std::uint16_t bytes) noexcept {
+    data += bytes;
+    headroom = static_cast<std::uint16_t>(headroom + bytes);
+    length -= bytes;
+  }
+};
+static_assert(sizeof(Packet) == 64, "a packet descriptor is one cache line");
+
+inline constexpr unsigned kMaxBurst = 64;          // packets a port hands over at most in one rx
+inline constexpr std::uint16_t kHeadroomBytes = 128;  // what a received frame has in front: outer header 74 + vnet header
+
+}  // namespace vx

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The seam between the packet's way and the world: buffers and ports, virtual at burst granularity.
+// Back-end headers (rte_ethdev, if_tun, if_packet) stay behind it, one .cc each.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "dataplane/packet.h"
+
+namespace vx {
+
+// Gives and takes frame buffers. In vxplane-dataplane one rte_mempool of mbufs (every port's Packet::buffer is
+// an rte_mbuf* of it, so that a frame can leave through any port without a copy); heap blocks in tests.
+// Threads: any worker; implementations keep per-worker caches.
+class BufferPool {
+ public:
+  virtual ~BufferPool() = default;
+  // Fills up to `count` descriptors with empty buffers: length 0, headroom >= kHeadroomBytes, tailroom = the rest.
+  // Returns how many; fewer means exhausted.
+  [[nodiscard]] virtual unsigned allocate(Packet* out, unsigned count) noexcept = 0;
+  virtual void free(Packet* const* packets, unsigned count) noexcept = 0;
+};
+
+// One port with one or more receive and transmit queues.
+// Threads: a queue is used by one worker at a time; distinct queues concurrently. Construction acquires
+// everything, destruction (management thread, after the workers let go) releases it. Constructors throw
+// std::system_error or std::runtime_error whose text says what, on which port, and what to do.
+class Port {
+ public:
+  virtual ~Port() = default;
+  // Receives up to `count` (<= kMaxBurst) frames; fills data, buffer, length, headroom, tailroom, offload and resets the rest.
+  // The caller then owns the buffers.
+  [[nodiscard]] virtual unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept = 0;
+  // Sends a prefix of `packets`; returns its length and owns exactly those buffers. The rest stays the caller's.
+  [[nodiscard]] virtual unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept = 0;
+
+  [[nodiscard]] virtual std::uint16_t rx_queues() const noexcept = 0;
+  [[nodiscard]] virtual std::uint16_t tx_queues() const noexcept = 0;  // fewer than workers: the worker locks
+  // A descriptor that polls readable when `queue` has frames, or -1: an adaptive worker then naps instead.
+  [[nodiscard]] virtual int rx_fd(std::uint16_t queue) const noexcept = 0;
+  // False once the netdev behind it is gone; the management thread asks about once a second.
+  [[nodiscard]] virtual bool is_alive() const noexcept { return true; }
+  // Frames the back end lost before rx() or after tx() (ring full, kernel refusal); cumulative.
+  struct LostFrames {
+    std::uint64_t rx_missed = 0, tx_errors = 0;
+  };
+  [[nodiscard]] virtual LostFrames lost() const noexcept { return {}; }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+
+ protected:
+  explicit Port(std::string name) : name_(std::move(name)) {}
+
+ private:
+  std::string name_;
+};
+
+}  // namespace vx

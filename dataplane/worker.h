@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// One polling worker: rx from its queues, the packet's way (pipeline.h), tx; housekeeping in between.
+//
+// Threads: run() is the worker's own thread. Everything else is the management thread's (one), and talks to the
+// worker through atomics and rings only. After publish() or assign() returns from wait_quiescent() the
+// worker no longer uses the former state. The worker never allocates, locks or logs while it forwards; a
+// port with fewer tx queues than workers is the exception: its tx is under a spinlock (TxQueueRef::lock).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "dataplane/counters.h"
+#include "dataplane/forwarding_state.h"
+#include "dataplane/learn_queue.h"
+#include "dataplane/port.h"
+#include "dataplane/protocol.h"
+#include "ebpf/shared.h"
+
+namespace vx {
+
+enum class PollMode : std::uint8_t { kBusy, kAdaptive };
+
+// What one worker polls and sends through; immutable, replaced as a whole by assign().
+struct RxQueueRef {
+  Port* port = nullptr;
+  PortIndex index = kNoIndex;
+  std::uint16_t queue = 0;
+  volatile vxp_beat* heartbeat = nullptr;  // the BPF map's slot of this queue, or null
+};
+struct TxQueueRef {
+  Port* port = nullptr;
+  std::uint16_t queue = 0;
+  std::atomic_flag* lock = nullptr;        // shared with other workers, or null when the queue is this worker's own
+};
+struct Assignment {
+  std::vector<RxQueueRef> rx;
+  std::vector<TxQueueRef> tx;  // by PortIndex; port == null: not in use
+};
+
+// An underlay frame for control; the queue's element, so a fixed size.
+struct PuntedFrame {
+  PortIndex port = kNoIndex;
+  std::uint16_t length = 0;
+  std::array<std::uint8_t, 256> bytes{};  // ARP and ND are shorter
+};
+
+struct WorkerConfig {
+  unsigned lcore = 0;
+  PollMode poll = PollMode::kAdaptive;
+  std::chrono::microseconds spin{50};               // adaptive: polls empty for this long before it sleeps
+  std::chrono::milliseconds sleep_at_most{10};      // heartbeats stay fresh
+  std::uint32_t learn_events_per_second = 1'000'000;
+  std::size_t learn_queue_capacity = 16384;
+  int events_fd = -1;                                // eventfd written when learn or punt queue turns non-empty
+};
+
+class Worker {
+ public:
+  Worker(const WorkerConfig& config, BufferPool& pool);
+  ~Worker();
+
+  // ---- worker's thread ----
+  void run() noexcept;                 // until stop()
+  // One pass over all rx queues; returns packets received. run() calls it; tests and benches may.
+  unsigned poll_once() noexcept;
+
+  // ---- management thread ----
+  // Both pointers stay valid until wait_quiescent() after the next publish() has returned.
+  void publish(const ForwardingState* state, const Assignment* assignment) noexcept;
+  // Wakes the worker, then waits until it has passed a loop boundary since the last publish(). False: it did not in time.
+  [[nodiscard]] bool wait_quiescent(std::chrono::milliseconds timeout) noexcept;
+  // A consistent copy taken by the worker between two bursts; empty when it does not answer in time.
+  [[nodiscard]] std::optional<WorkerCounters> snapshot(std::chrono::milliseconds timeout);
+  // Counters of a port that is gone start again from zero. Call between publish() and reuse of the index.
+  void stop() noexcept;
+  [[nodiscard]] SpscQueue<protocol::LearnEvent>& learn_events() noexcept;
+  [[nodiscard]] SpscQueue<PuntedFrame>& punts() noexcept;
+  // Frames the management thread wants sent (kInject); the worker sends them at its next loop and counts them generated.
+  [[nodiscard]] bool inject(PortIndex port, std::span<const std::uint8_t> frame) noexcept;
+  [[nodiscard]] const WorkerConfig& config() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Second of the dataplane's clock, modulo 65536: CLOCK_MONOTONIC seconds. What FDB times are in.
+[[nodiscard]] std::uint16_t clock_seconds() noexcept;
+
+}  // namespace vx

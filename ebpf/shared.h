@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the BPF programs and userspace share: C11 that compiles as C++. Only <linux/types.h>. */
+#ifndef VXPLANE_EBPF_SHARED_H
+#define VXPLANE_EBPF_SHARED_H
+
+#include <linux/types.h>
+
+#define VXP_MAX_QUEUES 64
+#define VXP_XDP_OBJECT "vxplane_xdp.bpf.o"
+#define VXP_XDP_PROGRAM "vxplane_xdp"   /* the program's name: how a leftover of our own is known */
+#define VXP_TC_PROGRAM "vxplane_take"
+
+/* Every way out of the XDP program, counted per CPU in map vxp_exits under this index. Append only. */
+enum vxp_exit {
+	VXP_EXIT_REDIRECTED,      /* VXLAN for us: to the AF_XDP socket of its queue */
+	VXP_EXIT_OWN_ADDRESS,     /* ARP, ND, ICMP for an address the dataplane owns: to the socket */
+	VXP_EXIT_NOT_CONFIGURED,  /* no configuration yet: passed */
+	VXP_EXIT_STALE,           /* heartbeat older than the limit: passed */
+	VXP_EXIT_OTHER_VLAN,      /* another VLAN, or tagged where untagged is expected: passed */
+	VXP_EXIT_OTHER_PROTOCOL,  /* not IPv4, IPv6 UDP: passed */
+	VXP_EXIT_OTHER_ADDRESS,   /* destination is not a local VTEP: passed */
+	VXP_EXIT_OTHER_PORT,      /* not our VXLAN port: passed */
+	VXP_EXIT_FRAGMENT,        /* a fragment: passed, the kernel reassembles */
+	VXP_EXIT_BAD_FLAGS,       /* VXLAN I flag clear: passed */
+	VXP_EXIT_UNKNOWN_VNI,     /* VNI not ours (a kernel vxlan device may have it): passed */
+	VXP_EXIT_TRUNCATED,       /* too short to tell: passed */
+	VXP_EXIT_NO_SOCKET,       /* for us but no socket on this queue: passed */
+	VXP_EXIT_TAKEN,           /* take-all port: to the socket */
+	VXP_EXIT_COUNT
+};
+
+enum vxp_mode {
+	VXP_MODE_OFF = 0,       /* everything passes */
+	VXP_MODE_STEER = 1,     /* underlay: VXLAN for us is taken */
+	VXP_MODE_TAKE_ALL = 2,  /* guest port: every frame is taken */
+};
+
+/* Map vxp_config: array of one. Written by userspace as a whole before mode is set. */
+struct vxp_config {
+	__u32 mode;             /* enum vxp_mode */
+	__u32 own_address;      /* 1: ARP, ND and ICMP for local addresses are taken too */
+	__u16 vlan;             /* outer VID, host order; 0: untagged */
+	__u16 reserved;
+	__u32 stale_ns_low;     /* unused, keeps the 64-bit field aligned */
+	__u64 stale_after_ns;   /* heartbeat older than this: everything passes; 50 ms */
+};
+
+/* Key of map vxp_locals (hash; value __u32, non-zero): a local VTEP address (IPv4 as ::ffff:a.b.c.d) and UDP port.
+ * Port 0 stands for the address itself (own-address mode). */
+struct vxp_local_key {
+	__u8 address[16];
+	__u16 port;             /* network order */
+	__u16 reserved;
+};
+
+/* Map vxp_vnis: hash, key __u32 VNI (host order), value __u32. */
+/* Map vxp_heartbeat: BPF_F_MMAPABLE array of VXP_MAX_QUEUES struct vxp_beat, index = RX queue.
+ * The worker that polls the queue stores CLOCK_MONOTONIC nanoseconds at least every 20 ms. */
+struct vxp_beat {
+	__u64 monotonic_ns;
+};
+
+#endif

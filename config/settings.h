@@ -22,7 +22,7 @@ enum class Mode : std::uint8_t { kBridge, kNetdev };  // takeover is a later iss
 struct VxlanSettings {
   std::string name;                         // required
   std::uint32_t vni = 0;                    // vxlan-id, 1 to 16777215, required
-  std::optional<IpAddress> local;           // vxlan-local-tunnelip; absent: the underlay interface's address in the remote's subnet
+  std::optional<IpAddress> local;           // vxlan-local-tunnelip; load() has always set it
   std::vector<IpAddress> remotes;           // vxlan-remoteip; our own address already removed
   std::uint16_t port = kVxlanPort;
   bool learning = true;                     // vxlan-learning
@@ -35,6 +35,7 @@ struct VxlanSettings {
   bool hold_port = true;
   bool replace_kernel = false;
   std::uint16_t mtu = 0;                    // overlay MTU; absent in the file: the ceiling of the underlay (warned)
+  friend bool operator==(const VxlanSettings&, const VxlanSettings&) = default;
 };
 
 // [underlay]
@@ -45,6 +46,7 @@ struct UnderlaySettings {
   std::uint16_t vlan = 0;                   // 0: untagged
   bool own_address = false;                 // vtep-address = own
   std::uint16_t mtu = 1500;
+  friend bool operator==(const UnderlaySettings&, const UnderlaySettings&) = default;
 };
 
 // [bridge]
@@ -54,6 +56,7 @@ struct BridgeSettings {
   std::uint16_t pvid = 1;                   // bridge-pvid; 0 for none
   std::uint32_t ageing_s = 300;             // bridge-ageing; 0: nothing learned is kept
   std::uint32_t fdb_max_learned = 65536;
+  friend bool operator==(const BridgeSettings&, const BridgeSettings&) = default;
 };
 
 // [port] port = NAME driver=... key=value...
@@ -66,12 +69,14 @@ struct PortSettings {
   std::uint32_t storm_pps = 0;              // 0: no limit
   std::uint16_t queues = 0;                 // 0: as many as workers and device have
   [[nodiscard]] bool is_pattern() const { return name.find_first_of("*?[") != std::string::npos; }
+  friend bool operator==(const PortSettings&, const PortSettings&) = default;
 };
 
 // [dataplane]
 struct DataplaneSettings {
   std::string lcores;                       // as for --lcores; empty: the dataplane's own flag
   Poll poll = Poll::kAdaptive;
+  friend bool operator==(const DataplaneSettings&, const DataplaneSettings&) = default;
 };
 
 struct Settings {
@@ -82,6 +87,7 @@ struct Settings {
   BridgeSettings bridge;
   std::vector<PortSettings> ports;
   DataplaneSettings dataplane;
+  friend bool operator==(const Settings&, const Settings&) = default;
 };
 
 enum class Severity : std::uint8_t { kError, kWarning };

@@ -11,11 +11,10 @@
 // the `moved` flag.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <optional>
 
 #include "dataplane/packet.h"
 #include "dataplane/wire.h"
@@ -82,14 +81,19 @@ class Fdb {
   };
 
   // `capacity`: entries at most, 1 to 16,777,216. Memory: 32 bytes an entry, rounded up to a power of two.
-  explicit Fdb(std::size_t capacity);
+  // `seed` varies the hash so that a guest cannot choose MACs that collide; tests fix it.
+  explicit Fdb(std::size_t capacity, std::uint64_t seed = random_seed());
   ~Fdb();
   Fdb(const Fdb&) = delete;
   Fdb& operator=(const Fdb&) = delete;
 
   // ---- readers: any thread, wait-free, no allocation ----
-  [[nodiscard]] static std::uint64_t hash(std::uint64_t key) noexcept;
-  void prefetch(std::uint64_t hash) const noexcept;
+  [[nodiscard]] std::uint64_t hash(std::uint64_t key) const noexcept {
+    std::uint64_t h = (key ^ seed_) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
+    return h ^ h >> 32;
+  }
+  void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(&buckets_[hash & bucket_mask_]); }
   // The live entry of `key`; entries of an older generation than their location's are a miss. Entries with
   // kMoved set are returned: what they mean depends on whether the MAC is source or destination.
   [[nodiscard]] Hit find(std::uint64_t key, std::uint64_t hash) noexcept;
@@ -106,29 +110,118 @@ class Fdb {
   // Removes unless a reader noted `updated` at or after `idle_since` (modulo-65536 seconds, compared
   // by signed 16-bit distance): kRefreshed then, and the entry stays.
   FdbResult remove_if_idle(std::uint64_t key, std::uint16_t idle_since);
-  // O(1): every non-static entry at `location` becomes a miss. Slots are reclaimed by sweep().
+  // Every non-static entry at `location` becomes a miss, in O(1). sweep() reclaims the slots.
   void flush(Location location) noexcept;
-  // O(1): every non-static entry becomes a miss.
+  // Every non-static entry becomes a miss; one store per possible location, none per entry.
   void flush_all() noexcept;
-  // Reclaims stale slots and saturates old times in up to `buckets` buckets from `cursor`; returns the next
-  // cursor, 0 when the table's end was reached.
-  std::size_t sweep(std::size_t cursor, std::size_t buckets, std::uint16_t now);
+  // Reclaims stale slots and saturates times older than kMaxAgeSeconds in up to `buckets` buckets from
+  // `cursor`; returns the next cursor, 0 when the table's end was reached. A full round is due after every
+  // flush and at least every 10,000 seconds, so that neither generations nor times are mistaken after they wrap.
+  std::size_t sweep(std::size_t cursor, std::size_t buckets, std::uint16_t now) noexcept;
+  static constexpr std::uint16_t kMaxAgeSeconds = 45000;
 
   struct Entry {
     std::uint64_t key = 0;
     FdbValue value;
   };
   // Copies live entries into `out` (at most `max`, at least 4) starting at bucket `cursor`; sets `cursor` to
-  // where to go on, 0 at the end. Returns how many. Writer's thread.
-  std::size_t dump(std::size_t& cursor, Entry* out, std::size_t max) const;
+  // where to go on, 0 at the end. Returns how many.
+  std::size_t dump(std::size_t& cursor, Entry* out, std::size_t max) const noexcept;
 
-  [[nodiscard]] std::size_t size() const noexcept;      // live entries, stale ones not yet swept included
-  [[nodiscard]] std::size_t capacity() const noexcept;
-  [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }  // stale entries not yet swept included
+  [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
+  [[nodiscard]] std::size_t memory_bytes() const noexcept { return (bucket_mask_ + 1) * sizeof(Bucket); }
 
  private:
-  struct Impl;  // replaced by inline members where find() needs them
-  std::unique_ptr<Impl> impl_;
+  static constexpr unsigned kWays = 4;
+  // The top four bits of keys[0] count the keys whose first bucket this is but which stand in their second
+  // (15: some, uncounted): zero spares a miss the second line.
+  static constexpr std::uint64_t kKeyMask = (std::uint64_t{1} << 60) - 1;
+  static constexpr unsigned kOverflowShift = 60;
+  static constexpr std::uint64_t kOverflowMax = 15;
+
+  struct alignas(64) Bucket {
+    std::array<std::atomic<std::uint64_t>, kWays> keys;
+    std::array<std::atomic<std::uint64_t>, kWays> values;
+  };
+  static_assert(sizeof(Bucket) == 64);
+  struct Place {
+    Bucket* bucket = nullptr;
+    unsigned way = 0;
+  };
+
+  static std::uint64_t random_seed();
+  [[nodiscard]] Bucket& first_bucket(std::uint64_t hash) const noexcept { return buckets_[hash & bucket_mask_]; }
+  // Never the first one, unless there is only one.
+  [[nodiscard]] Bucket& second_bucket(std::uint64_t hash) const noexcept {
+    return buckets_[((hash & bucket_mask_) ^ (hash >> 32 | 1)) & bucket_mask_];
+  }
+  [[nodiscard]] static unsigned generation_index(Location location) noexcept {
+    return (location.raw() & 0x0fffu) + (location.raw() >> 15) * kMaxPorts;
+  }
+  [[nodiscard]] bool is_live(FdbValue value) const noexcept {
+    return value.has(FdbValue::kValid) &&
+           (value.has(FdbValue::kStatic) ||
+            value.generation() == generations_[generation_index(value.location())].load(std::memory_order_relaxed));
+  }
+  [[nodiscard]] Hit find_in(Bucket& bucket, std::uint64_t key) const noexcept;
+
+  [[nodiscard]] Place find_slot(std::uint64_t key, std::uint64_t hash) const noexcept;
+  [[nodiscard]] Place free_slot(Bucket& bucket) noexcept;
+  [[nodiscard]] Place make_room(Bucket& bucket, unsigned depth) noexcept;
+  void store(Place place, std::uint64_t key, std::uint64_t hash, FdbValue value) noexcept;
+  void clear(Place place) noexcept;
+  void reclaim_stale(Bucket& bucket) noexcept;
+  void reclaim_before_wrap() noexcept;
+  static void start_generation(std::atomic<std::uint16_t>& generation) noexcept;
+  void count_overflow(Bucket& first, int change) noexcept;
+
+  std::size_t capacity_;
+  std::uint64_t seed_;
+  std::size_t bucket_mask_ = 0;
+  Bucket* buckets_ = nullptr;
+  std::size_t size_ = 0;                 // writer's
+  unsigned flushes_since_sweep_ = 0;     // writer's
+  std::array<std::atomic<std::uint16_t>, kMaxPorts + kMaxVteps> generations_{};
 };
+
+inline Fdb::Hit Fdb::find_in(Bucket& bucket, std::uint64_t key) const noexcept {
+  unsigned match = 0;
+  for (unsigned i = 0; i < kWays; ++i)
+    match |= static_cast<unsigned>((bucket.keys[i].load(std::memory_order_acquire) & kKeyMask) == key) << i;
+  if (match == 0) [[unlikely]]
+    return {};
+  const auto way = static_cast<unsigned>(__builtin_ctz(match));
+  const FdbValue value(bucket.values[way].load(std::memory_order_acquire));
+  // The writer reuses a slot by value = 0, key, value: the same key before and after means the value is its own.
+  if ((bucket.keys[way].load(std::memory_order_relaxed) & kKeyMask) != key || !is_live(value)) [[unlikely]]
+    return {};
+  return {value, &bucket.values[way]};
+}
+
+inline Fdb::Hit Fdb::find(std::uint64_t key, std::uint64_t hash) noexcept {
+  Bucket& first = first_bucket(hash);
+  const Hit hit = find_in(first, key);
+  if (hit || first.keys[0].load(std::memory_order_relaxed) >> kOverflowShift == 0) [[likely]]
+    return hit;
+  // Entries only ever move from first to second bucket, copy before clear: this order cannot miss one.
+  return find_in(second_bucket(hash), key);
+}
+
+inline void Fdb::note_updated(const Hit& hit, std::uint16_t now) noexcept {
+  if (hit.value.updated() == now) [[likely]]
+    return;
+  std::uint64_t old = hit.value.raw();
+  const std::uint64_t fresh = (old & ~(std::uint64_t{0xffff} << 32)) | static_cast<std::uint64_t>(now) << 32;
+  hit.slot->compare_exchange_strong(old, fresh, std::memory_order_relaxed);
+}
+
+inline void Fdb::note_used(const Hit& hit, std::uint16_t now) noexcept {
+  if (hit.value.used() == now) [[likely]]
+    return;
+  std::uint64_t old = hit.value.raw();
+  const std::uint64_t fresh = (old & ~(std::uint64_t{0xffff} << 48)) | static_cast<std::uint64_t>(now) << 48;
+  hit.slot->compare_exchange_strong(old, fresh, std::memory_order_relaxed);
+}
 
 }  // namespace vx

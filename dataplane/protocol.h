@@ -35,20 +35,20 @@ enum class MessageType : std::uint16_t {
   kPortAdd,          // PortConfig         PortInfo
   kPortDelete,       // PortRef            -
   kPortSet,          // PortConfig (name picks the port; VLANs, flags, storm, mtu change in place)   PortInfo
-  kPortDump,         // -                  PortInfo...
+  kPortDump,         // - or DumpFrom      PortInfo...        (by ascending index; see DumpFrom)
   kUnderlaySet,      // UnderlayConfig     -
   kUnderlayGet,      // -                  UnderlayConfig
   kOverlaySet,       // OverlayConfig      -   (adds, or changes in place; the FDB stays unless fdb_capacity changes)
   kOverlayDelete,    // OverlayRef         -
-  kOverlayDump,      // -                  OverlayConfig...
+  kOverlayDump,      // - or DumpFrom      OverlayConfig...   (by ascending index; see DumpFrom)
   kVtepSet,          // VtepConfig...      -
   kVtepDelete,       // VtepRef            -   (its FDB entries are flushed)
-  kVtepDump,         // OverlayRef         VtepConfig...
+  kVtepDump,         // OverlayRef|VtepRef VtepConfig...      (by ascending index; a VtepRef says from which)
   kFdbPut,           // FdbRecord...       FdbPutReply
   kFdbDelete,        // FdbDelete...       FdbDeleteReply...  (one per request record, in order)
   kFdbFlush,         // FdbFlush           -   (O(1); non-static entries only)
   kFdbDump,          // FdbDumpRequest     FdbDumpReply, then FdbRecord... (count says 1 + records; see encode helpers)
-  kStatsGet,         // -                  StatsReply, then PortStats..., then WorkerStats...
+  kStatsGet,         // - or DumpFrom      StatsReply, then PortStats... (by DumpFrom), then WorkerStats...
   kInject,           // InjectFrame        -   (sent out of a port; counted `generated`)
   kSubscribe,        // -                  - (status 0), then events
   // events
@@ -81,6 +81,13 @@ struct HelloReply {
   std::uint16_t now_s = 0;           // the clock of FdbRecord times, modulo 65536
   std::uint16_t reserved = 0;
   std::uint32_t pid = 0;
+};
+
+// Dumps that may not fit one message (an overlay's VTEPs, 48 ports and more): the reply holds as many records
+// as fit, from index `first` on. Ask again from the last one's index + 1 until a reply has none.
+// kStatsGet's position counts ports in the order of their indices, removed ones (kRemovedPorts) last.
+struct DumpFrom {
+  std::uint16_t first = 0;
 };
 
 enum class PortRole : std::uint8_t { kGuest = 0, kUnderlay = 1 };
@@ -184,7 +191,9 @@ struct FdbRecord {
 static_assert(sizeof(FdbRecord) == 24);
 
 struct FdbPutReply {
-  std::uint32_t added = 0, replaced = 0, full = 0;  // `full` records were refused: the last ones of the request
+  std::uint32_t added = 0, replaced = 0;
+  std::uint32_t full = 0;     // refused: the table holds fdb_capacity entries
+  std::uint32_t refused = 0;  // skipped: no such overlay, port or VTEP (any more), or a key that cannot be
 };
 
 struct FdbDelete {
@@ -227,6 +236,9 @@ struct StatsReply {
   std::uint32_t complete = 1;      // 0: a worker did not answer in time; its figures are missing
   std::array<std::uint64_t, kMaxXdpExits> xdp{};
 };
+// The name under which kStatsGet lists what removed ports had counted (only when there is something), so that
+// the sums over its ports are the totals.
+inline constexpr std::string_view kRemovedPorts = "(removed)";
 struct PortStats {
   Name name{};
   PortCounters counters{};

@@ -16,12 +16,6 @@
 
 namespace vx::config {
 
-// Where a key was given.
-struct Origin {
-  std::string file;
-  unsigned line = 0;
-};
-
 struct LoadResult {
   std::optional<Settings> settings;         // present exactly when no problem is an error
   std::vector<Problem> problems;            // sorted by file and line
@@ -42,7 +36,7 @@ struct LoadAllResult {
 // or must not share (VNI, name, ports).
 [[nodiscard]] LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts);
 
-// `vxplane-control --check`: the effective configuration of each file to `out` (nothing for a file with an error), every
+// `vxplane-control --check`: the effective configuration of each file to `out` (nothing when any has an error), every
 // problem to `err`, one a line. Returns the exit code: 0, or 2 on any error.
 int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out, std::ostream& err);
 

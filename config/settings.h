@@ -90,6 +90,12 @@ struct Settings {
   friend bool operator==(const Settings&, const Settings&) = default;
 };
 
+// Where a key was given.
+struct Origin {
+  std::string file;
+  unsigned line = 0;
+};
+
 enum class Severity : std::uint8_t { kError, kWarning };
 
 // Printed as `FILE:LINE: KEY: text` (line 0: `FILE: KEY: text`; warnings as `FILE:LINE: KEY: warning: text`).

@@ -2,9 +2,10 @@
 // One polling worker: rx from its queues, the packet's way (pipeline.h), tx; housekeeping in between.
 //
 // Threads: run() is the worker's own thread. Everything else is the management thread's (one), and talks to the
-// worker through atomics and rings only. After publish() or assign() returns from wait_quiescent() the
-// worker no longer uses the former state. The worker never allocates, locks or logs while it forwards; a
-// port with fewer tx queues than workers is the exception: its tx is under a spinlock (TxQueueRef::lock).
+// worker through atomics and rings only. Once wait_quiescent() has returned true after a publish(), the worker no
+// longer uses the former state. The worker never allocates, locks or logs while it forwards; a port with
+// fewer tx queues than workers is the exception: its tx is under a spinlock (TxQueueRef::lock). While
+// run() is not running, poll_once() and the management functions may be called from one thread (tests, benches).
 #pragma once
 
 #include <atomic>
@@ -20,35 +21,11 @@
 #include "dataplane/learn_queue.h"
 #include "dataplane/port.h"
 #include "dataplane/protocol.h"
-#include "ebpf/shared.h"
+#include "dataplane/queues.h"
 
 namespace vx {
 
 enum class PollMode : std::uint8_t { kBusy, kAdaptive };
-
-// What one worker polls and sends through; immutable, replaced as a whole by assign().
-struct RxQueueRef {
-  Port* port = nullptr;
-  PortIndex index = kNoIndex;
-  std::uint16_t queue = 0;
-  volatile vxp_beat* heartbeat = nullptr;  // the BPF map's slot of this queue, or null
-};
-struct TxQueueRef {
-  Port* port = nullptr;
-  std::uint16_t queue = 0;
-  std::atomic_flag* lock = nullptr;        // shared with other workers, or null when the queue is this worker's own
-};
-struct Assignment {
-  std::vector<RxQueueRef> rx;
-  std::vector<TxQueueRef> tx;  // by PortIndex; port == null: not in use
-};
-
-// An underlay frame for control; the queue's element, so a fixed size.
-struct PuntedFrame {
-  PortIndex port = kNoIndex;
-  std::uint16_t length = 0;
-  std::array<std::uint8_t, 256> bytes{};  // ARP and ND are shorter
-};
 
 struct WorkerConfig {
   unsigned lcore = 0;
@@ -76,8 +53,9 @@ class Worker {
   // Wakes the worker, then waits until it has passed a loop boundary since the last publish(). False: it did not in time.
   [[nodiscard]] bool wait_quiescent(std::chrono::milliseconds timeout) noexcept;
   // A consistent copy taken by the worker between two bursts; empty when it does not answer in time.
+  // A port index that is used again goes on counting where it was: the caller subtracts what it had.
   [[nodiscard]] std::optional<WorkerCounters> snapshot(std::chrono::milliseconds timeout);
-  // Counters of a port that is gone start again from zero. Call between publish() and reuse of the index.
+  // Makes run() return. Counters only ever grow, those of a port that is gone too: totals keep balancing.
   void stop() noexcept;
   [[nodiscard]] SpscQueue<protocol::LearnEvent>& learn_events() noexcept;
   [[nodiscard]] SpscQueue<PuntedFrame>& punts() noexcept;

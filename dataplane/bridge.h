@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Second step: is the source where the FDB has it, and where does the destination live. Sets egress or flood.
+// Correctness never depends on control (design section 3): a source seen in a new place stops the old entry's
+// use at once, and its frames flood until control has installed the new place.
+#pragma once
+
+#include "dataplane/fdb.h"
+#include "dataplane/forwarding_state.h"
+#include "dataplane/packet.h"
+
+namespace vx {
+
+// What the source check found; everything but kKnown is worth a learn event.
+enum class SourceVerdict : std::uint8_t {
+  kKnown,
+  kNew,        // not in the FDB
+  kMovedNow,   // was elsewhere; this very frame stopped the old entry's use
+  kMoving,     // as kMovedNow, but an earlier frame did it and control has not answered yet
+  kViolation,  // static, sticky or blackhole, and not here: the frame is dropped
+};
+
+[[nodiscard]] inline SourceVerdict check_source(const Packet& packet, Fdb& fdb, std::uint64_t source_hash,
+                                                std::uint16_t now_s) noexcept {
+  const Fdb::Hit hit = fdb.find(packet.source_key, source_hash);
+  if (!hit) [[unlikely]] return SourceVerdict::kNew;
+  const bool unsettled = (hit.value.flags() & (FdbValue::kMoved | FdbValue::kBlackhole)) != 0;
+  if (hit.value.location() == packet.source && !unsettled) [[likely]] {
+    Fdb::note_updated(hit, now_s);
+    return SourceVerdict::kKnown;
+  }
+  if ((hit.value.flags() & (FdbValue::kStatic | FdbValue::kSticky | FdbValue::kBlackhole)) != 0)
+    return SourceVerdict::kViolation;
+  return Fdb::mark_moved(hit) ? SourceVerdict::kMovedNow : SourceVerdict::kMoving;
+}
+
+[[nodiscard]] inline bool is_from_tunnel(const Packet& packet) noexcept { return !packet.source.is_port(); }
+
+// Sets packet.egress, or packet.flood for group, unknown and moving destinations.
+[[nodiscard]] inline DropReason find_egress(Packet& packet, Fdb& fdb, std::uint64_t destination_hash,
+                                            std::uint16_t now_s) noexcept {
+  constexpr std::uint64_t kGroupBit = std::uint64_t{1} << 40;
+  packet.flood = true;
+  if ((packet.destination_key & kGroupBit) != 0) return DropReason::kNone;
+  const Fdb::Hit hit = fdb.find(packet.destination_key, destination_hash);
+  if (!hit || hit.value.has(FdbValue::kMoved)) [[unlikely]] return DropReason::kNone;
+  packet.flood = false;
+  if (hit.value.has(FdbValue::kBlackhole)) [[unlikely]] return DropReason::kFdbBlackhole;
+  packet.egress = hit.value.location();
+  // What came out of the tunnel never returns to it, to whichever VTEP.
+  const bool back_to_tunnel = packet.egress.is_vtep() && is_from_tunnel(packet);
+  if (packet.egress == packet.source || back_to_tunnel) [[unlikely]] return DropReason::kEgressSamePort;
+  Fdb::note_used(hit, now_s);
+  return DropReason::kNone;
+}
+
+}  // namespace vx

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packet's way: the order of the steps for one received burst, and the one batch driver that owns loops,
+// prefetch, counting, compaction and freeing. The steps themselves (classify.h, bridge.h, flood.h, mtu.h,
+// egress_tag.h, encap.h, decap.h, own_address.h) decide on one packet and know nothing of all this.
+//
+//   guest port  rx -> classify -> bridge -> mtu -> egress: port tx, or encap -> underlay tx
+//   underlay    rx -> decap -> classify -> bridge -> mtu -> egress: port tx      (flood: replicate before egress)
+//
+// Threads: one worker's. Nothing allocates after construction. When process() returns, every packet of
+// the burst has been sent, dropped or consumed, and counters() balances.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "dataplane/bridge.h"
+#include "dataplane/counters.h"
+#include "dataplane/decap.h"
+#include "dataplane/encap.h"
+#include "dataplane/forwarding_state.h"
+#include "dataplane/learn_queue.h"
+#include "dataplane/learn_reporter.h"
+#include "dataplane/protocol.h"
+#include "dataplane/queues.h"
+#include "dataplane/token_bucket.h"
+
+namespace vx {
+
+// The moment a burst was received: time is a parameter.
+struct Moment {
+  std::uint64_t ns = 0;       // CLOCK_MONOTONIC
+  std::uint16_t seconds = 0;  // the same, as FDB times have it (modulo 65536)
+  static constexpr Moment at(std::uint64_t monotonic_ns) noexcept {
+    return {monotonic_ns, static_cast<std::uint16_t>(monotonic_ns / 1'000'000'000)};
+  }
+};
+
+struct PipelineLimits {
+  std::uint64_t learn_events_per_second = 1'000'000;
+  std::size_t learn_queue_capacity = 16384;
+};
+
+class Pipeline {
+ public:
+  // `pool`, `learn` and `punts` outlive the pipeline. It is the one producer of both rings.
+  Pipeline(const PipelineLimits& limits, BufferPool& pool, SpscQueue<protocol::LearnEvent>& learn,
+           SpscQueue<PuntedFrame>& punts);
+
+  // What process() works from until the next call; both must stay valid meanwhile. Either may be null: then
+  // everything received is dropped as port_down.
+  void use(const ForwardingState* state, const Assignment* assignment) noexcept;
+
+  // Takes `count` (<= kMaxBurst) packets received on port `ingress` all the way.
+  void process(Packet* burst, unsigned count, PortIndex ingress, Moment now) noexcept;
+
+  // Sends `frame` out of `port` as it is, the outer VLAN tag pushed on the underlay; counted `generated`.
+  void generate(PortIndex port, std::span<const std::uint8_t> frame) noexcept;
+
+  [[nodiscard]] WorkerCounters& counters() noexcept { return counters_; }
+  // True if learn events or punts were queued since the last call.
+  [[nodiscard]] bool take_news() noexcept {
+    const bool news = has_news_;
+    has_news_ = false;
+    return news;
+  }
+
+ private:
+  // Packets on their way through the steps, in order; a step that drops one closes the gap.
+  struct Batch {
+    unsigned count = 0;
+    std::array<Packet*, kMaxBurst> packets;
+  };
+  struct TxList {
+    unsigned count = 0;
+    std::array<Packet*, kMaxBurst> packets;
+  };
+  // The overlay whose packets are in hand, and what encap needs of it.
+  struct Domain {
+    const OverlayState& overlay;
+    OverlayIndex index;
+    EncapSettings encap;
+  };
+  static constexpr unsigned kSideDescriptors = 256;  // for copies
+
+  template <typename Step>
+  void for_each_packet(Batch& batch, Step&& step) noexcept;
+
+  void process_guest(Batch& batch, PortIndex ingress) noexcept;
+  void process_underlay(Batch& batch) noexcept;
+  void decap_all(Batch& batch) noexcept;
+  void take_own_address(Packet& packet) noexcept;
+  void forward(Batch& batch, OverlayIndex overlay_index, const VlanTable& vlans, bool learns) noexcept;
+  [[nodiscard]] DropReason judge_source(const Packet& packet, Fdb& fdb, std::uint64_t hash, OverlayIndex overlay) noexcept;
+  void report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept;
+  void report(const protocol::LearnEvent& event, bool urgent) noexcept;
+  void send(Packet& packet, const Domain& domain) noexcept;
+  void send_to_port(Packet& packet, PortIndex port) noexcept;
+  void send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept;
+  void send_to(Packet& packet, Location target, const Domain& domain) noexcept;
+  void flood(Packet& packet, const Domain& domain) noexcept;
+  void send_copy(const Packet& packet, Location target, const Domain& domain) noexcept;
+  [[nodiscard]] bool is_storm(const Packet& packet) noexcept;
+  [[nodiscard]] Packet* make_copy(const Packet& packet) noexcept;
+  void punt(const Packet& packet, std::uint32_t layer3) noexcept;
+  void enqueue(Packet& packet, PortIndex port) noexcept;
+  void flush_port(PortIndex port) noexcept;
+  void flush() noexcept;
+  void recycle() noexcept;
+  void drop_received(Packet& packet, DropReason reason) noexcept;
+  void drop_outgoing(Packet& packet, DropReason reason, PortIndex port) noexcept;
+  void release(Packet& packet) noexcept;
+  void free_released() noexcept;
+
+  BufferPool& pool_;
+  SpscQueue<PuntedFrame>& punts_;
+  LearnReporter reporter_;
+  WorkerCounters counters_;
+  const ForwardingState* state_ = nullptr;
+  const Assignment* assignment_ = nullptr;
+  Moment now_;
+  bool has_news_ = false;
+
+  // Of the burst in hand, by position in it.
+  Packet* burst_ = nullptr;
+  std::array<std::uint64_t, kMaxBurst> source_hash_, destination_hash_;
+  std::array<OverlayIndex, kMaxBurst> overlay_of_;
+  std::array<IpAddress, kMaxBurst> unknown_source_;
+  DecapCache decap_cache_;
+
+  // Going out: a list per egress port, and which lists are not empty.
+  std::unique_ptr<TxList[]> tx_;
+  unsigned active_count_ = 0;
+  std::array<PortIndex, kMaxPorts> active_;
+  unsigned released_count_ = 0;
+  std::array<Packet*, kMaxBurst> released_;
+  unsigned side_count_ = 0;
+  std::unique_ptr<Packet[]> side_;
+  std::unique_ptr<TokenBucket[]> storm_;  // by port, where the port has no bucket shared by all workers
+};
+
+}  // namespace vx

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// The poll loop and its sleep. What would surprise: an adaptive worker announces that it sleeps, then polls
+// once more, then sleeps; whoever has news for it stores the news, then looks whether it sleeps. One of the two
+// always sees the other.
+#include "dataplane/worker.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <thread>
+
+#include "dataplane/pipeline.h"
+
+namespace vx {
+namespace {
+
+constexpr std::uint64_t kBeatEveryNs = 2'000'000;
+constexpr std::uint64_t kTellEveryNs = 200'000;     // learn events go to control at least this seldom under load
+constexpr std::uint64_t kNapNs = 85'000;            // ports without a descriptor are polled this often when idle
+constexpr std::size_t kInjectSlots = 64;
+
+std::uint64_t monotonic_ns() noexcept {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+struct InjectedFrame {
+  PortIndex port = kNoIndex;
+  std::uint16_t length = 0;
+  std::array<std::uint8_t, protocol::kMaxFrameBytes> bytes{};
+};
+
+struct Published {
+  const ForwardingState* state = nullptr;
+  const Assignment* assignment = nullptr;
+};
+
+}  // namespace
+
+struct Worker::Impl {
+  Impl(const WorkerConfig& worker_config, BufferPool& pool)
+      : config(worker_config),
+        learn(worker_config.learn_queue_capacity),
+        punts(256),
+        injected(kInjectSlots),
+        pipeline({worker_config.learn_events_per_second, worker_config.learn_queue_capacity}, pool, learn, punts),
+        wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+    if (wake_fd < 0) throw std::system_error(errno, std::generic_category(), "worker: eventfd; raise the limit of open files");
+  }
+  ~Impl() {
+    close(wake_fd);
+    if (epoll_fd >= 0) close(epoll_fd);
+  }
+
+  unsigned poll_once() noexcept;
+  void take_published(std::uint64_t sequence) noexcept;
+  void arm() noexcept;
+  void take_snapshot(std::uint64_t request) noexcept;
+  void send_injected() noexcept;
+  void beat() noexcept;
+  void tell_news(bool at_once) noexcept;
+  void sleep() noexcept;
+  void wake() noexcept;
+
+  const WorkerConfig config;
+  SpscQueue<protocol::LearnEvent> learn;
+  SpscQueue<PuntedFrame> punts;
+  SpscQueue<InjectedFrame> injected;
+  Pipeline pipeline;
+  int wake_fd;
+
+  // Worker's own.
+  alignas(kCacheLine) std::array<Packet, kMaxBurst> burst;
+  const Assignment* assignment = nullptr;
+  std::uint64_t now_ns = 0, last_beat_ns = 0, last_told_ns = 0;
+  std::uint64_t taken_sequence = 0, taken_snapshot = 0;
+  bool news_pending = false;
+  bool has_queue_without_fd = false;
+  int epoll_fd = -1;
+
+  // Between the threads. `published` nodes are the manager's; the worker copies the two pointers.
+  alignas(kCacheLine) std::atomic<std::uint64_t> published_sequence{0};
+  std::atomic<const Published*> current{nullptr};
+  std::atomic<std::uint64_t> snapshot_request{0};
+  std::atomic<std::uint32_t> injections{0};  // bumped so that a sleeping worker's last look sees them
+  std::atomic<bool> stopping{false};
+  alignas(kCacheLine) std::atomic<std::uint64_t> passed_sequence{0};
+  std::atomic<std::uint64_t> snapshot_done{0};
+  std::atomic<bool> sleeping{false};
+  std::atomic<bool> running{false};
+
+  // Manager's own.
+  std::vector<std::unique_ptr<Published>> nodes;
+  WorkerCounters snapshot;  // the worker writes it between a request and its answer
+};
+
+// ---- worker's thread ----
+
+unsigned Worker::Impl::poll_once() noexcept {
+  if (const auto sequence = published_sequence.load(std::memory_order_seq_cst); sequence != taken_sequence) [[unlikely]]
+    take_published(sequence);
+  if (const auto request = snapshot_request.load(std::memory_order_seq_cst); request != taken_snapshot) [[unlikely]]
+    take_snapshot(request);
+  now_ns = monotonic_ns();
+  send_injected();
+  unsigned received = 0;
+  WorkerCounters& counters = pipeline.counters();
+  if (assignment != nullptr) [[likely]] {
+    const Moment now = Moment::at(now_ns);
+    for (const RxQueueRef& queue : assignment->rx) {
+      const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
+      if (count == 0) continue;
+      received += count;
+      pipeline.process(burst.data(), count, queue.index, now);
+    }
+  }
+  ++counters.polls;
+  counters.busy_polls += received != 0;
+  if (now_ns - last_beat_ns >= kBeatEveryNs) [[unlikely]] beat();
+  if (pipeline.take_news() || news_pending) [[unlikely]] tell_news(received == 0);
+  return received;
+}
+
+void Worker::Impl::take_published(std::uint64_t sequence) noexcept {
+  const Published* node = current.load(std::memory_order_acquire);
+  assignment = node->assignment;
+  pipeline.use(node->state, node->assignment);
+  last_beat_ns = 0;
+  arm();
+  taken_sequence = sequence;
+  passed_sequence.store(sequence, std::memory_order_release);
+}
+
+// A fresh set each time: descriptors of ports that went are forgotten without asking which.
+void Worker::Impl::arm() noexcept {
+  if (epoll_fd >= 0) close(epoll_fd);
+  epoll_fd = config.poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
+  has_queue_without_fd = false;
+  const auto add = [this](int fd) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    return fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+  };
+  if (epoll_fd < 0) return;
+  (void)add(wake_fd);
+  if (assignment == nullptr) return;
+  for (const RxQueueRef& queue : assignment->rx)
+    if (!add(queue.port->rx_fd(queue.queue)) && errno != EEXIST) has_queue_without_fd = true;
+}
+
+void Worker::Impl::take_snapshot(std::uint64_t request) noexcept {
+  snapshot = pipeline.counters();  // equal sizes: the vector's copy does not allocate
+  taken_snapshot = request;
+  snapshot_done.store(request, std::memory_order_release);
+}
+
+void Worker::Impl::send_injected() noexcept {
+  static_assert(sizeof(InjectedFrame) < 4096);
+  if (injections.load(std::memory_order_seq_cst) == 0) [[likely]] return;
+  InjectedFrame frame;
+  while (injected.try_pop(frame)) {
+    injections.fetch_sub(1, std::memory_order_relaxed);
+    pipeline.generate(frame.port, {frame.bytes.data(), frame.length});
+  }
+}
+
+void Worker::Impl::beat() noexcept {
+  last_beat_ns = now_ns;
+  if (assignment == nullptr) return;
+  for (const RxQueueRef& queue : assignment->rx)
+    if (queue.heartbeat != nullptr) queue.heartbeat->monotonic_ns = now_ns;
+}
+
+// A system call a burst would be dear while learning is busy.
+void Worker::Impl::tell_news(bool at_once) noexcept {
+  news_pending = true;
+  if (!at_once && now_ns - last_told_ns < kTellEveryNs) return;
+  news_pending = false;
+  last_told_ns = now_ns;
+  const std::uint64_t one = 1;
+  if (config.events_fd >= 0) (void)!write(config.events_fd, &one, sizeof one);
+}
+
+void Worker::Impl::sleep() noexcept {
+  sleeping.store(true, std::memory_order_seq_cst);  // before poll_once() looks for news, sequentially consistent too
+  if (poll_once() == 0 && !stopping.load(std::memory_order_seq_cst)) {
+    epoll_event events[8];
+    const auto at_most = std::chrono::nanoseconds(config.sleep_at_most).count();
+    const auto nap = has_queue_without_fd || epoll_fd < 0 ? std::min<std::int64_t>(at_most, kNapNs) : at_most;
+    const timespec timeout{static_cast<time_t>(nap / 1'000'000'000), static_cast<long>(nap % 1'000'000'000)};
+    if (epoll_fd < 0) {
+      (void)nanosleep(&timeout, nullptr);
+    } else {
+      const int ready = epoll_pwait2(epoll_fd, events, 8, &timeout, nullptr);
+      for (int i = 0; i < ready; ++i) {
+        std::uint64_t count;
+        if (events[i].data.fd == wake_fd) (void)!read(wake_fd, &count, sizeof count);
+      }
+    }
+  }
+  sleeping.store(false, std::memory_order_relaxed);
+}
+
+void Worker::run() noexcept {
+  Impl& w = *impl_;
+  w.running.store(true, std::memory_order_seq_cst);
+  (void)prctl(PR_SET_TIMERSLACK, 1000UL);  // naps are meant in microseconds
+  const auto spin_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(w.config.spin).count());
+  std::uint64_t busy_at_ns = 0;
+  while (!w.stopping.load(std::memory_order_relaxed)) {
+    if (w.poll_once() != 0) {
+      busy_at_ns = w.now_ns;
+      continue;
+    }
+    if (w.config.poll == PollMode::kBusy || w.now_ns - busy_at_ns < spin_ns)
+      __builtin_ia32_pause();
+    else
+      w.sleep();
+  }
+  w.running.store(false, std::memory_order_seq_cst);
+}
+
+// ---- management thread ----
+
+Worker::Worker(const WorkerConfig& config, BufferPool& pool) : impl_(std::make_unique<Impl>(config, pool)) {}
+Worker::~Worker() = default;
+
+unsigned Worker::poll_once() noexcept { return impl_->poll_once(); }
+
+void Worker::Impl::wake() noexcept {
+  if (!sleeping.load(std::memory_order_seq_cst)) return;
+  const std::uint64_t one = 1;
+  (void)!write(wake_fd, &one, sizeof one);
+}
+
+void Worker::publish(const ForwardingState* state, const Assignment* assignment) noexcept {
+  Impl& w = *impl_;
+  w.nodes.push_back(std::make_unique<Published>(Published{state, assignment}));
+  w.current.store(w.nodes.back().get(), std::memory_order_release);
+  w.published_sequence.fetch_add(1, std::memory_order_seq_cst);
+  w.wake();
+}
+
+bool Worker::wait_quiescent(std::chrono::milliseconds timeout) noexcept {
+  Impl& w = *impl_;
+  const auto sequence = w.published_sequence.load(std::memory_order_relaxed);
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  // A worker that does not run takes the newest state when it starts: nothing former is in use.
+  while (w.passed_sequence.load(std::memory_order_acquire) < sequence && w.running.load(std::memory_order_seq_cst)) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    w.wake();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  if (w.nodes.size() > 1) w.nodes.erase(w.nodes.begin(), w.nodes.end() - 1);
+  return true;
+}
+
+std::optional<WorkerCounters> Worker::snapshot(std::chrono::milliseconds timeout) {
+  Impl& w = *impl_;
+  if (!w.running.load(std::memory_order_seq_cst)) return w.pipeline.counters();
+  const auto request = w.snapshot_request.fetch_add(1, std::memory_order_seq_cst) + 1;
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  while (w.snapshot_done.load(std::memory_order_acquire) != request) {
+    if (std::chrono::steady_clock::now() >= deadline) return std::nullopt;
+    w.wake();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  return w.snapshot;
+}
+
+void Worker::stop() noexcept {
+  impl_->stopping.store(true, std::memory_order_seq_cst);
+  impl_->wake();
+}
+
+SpscQueue<protocol::LearnEvent>& Worker::learn_events() noexcept { return impl_->learn; }
+SpscQueue<PuntedFrame>& Worker::punts() noexcept { return impl_->punts; }
+
+bool Worker::inject(PortIndex port, std::span<const std::uint8_t> frame) noexcept {
+  InjectedFrame slot;
+  if (frame.size() > slot.bytes.size()) return false;
+  slot.port = port;
+  slot.length = static_cast<std::uint16_t>(frame.size());
+  std::copy(frame.begin(), frame.end(), slot.bytes.begin());
+  if (!impl_->injected.try_push(slot)) return false;
+  impl_->injections.fetch_add(1, std::memory_order_seq_cst);
+  impl_->wake();
+  return true;
+}
+
+const WorkerConfig& Worker::config() const noexcept { return impl_->config; }
+
+std::uint16_t clock_seconds() noexcept { return Moment::at(monotonic_ns()).seconds; }
+
+}  // namespace vx

@@ -107,7 +107,8 @@ template <typename T>
     if (!it->is_string()) return std::nullopt;
   } else {
     static_assert(std::is_unsigned_v<T>);
-    if (!it->is_number_unsigned() || it->template get<std::uint64_t>() > static_cast<T>(-1)) return std::nullopt;
+    if (!it->is_number_integer() || (!it->is_number_unsigned() && it->template get<std::int64_t>() < 0)) return std::nullopt;
+    if (it->template get<std::uint64_t>() > static_cast<T>(-1)) return std::nullopt;
   }
   return it->template get<T>();
 }

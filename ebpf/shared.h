@@ -7,6 +7,7 @@
 
 #define VXP_MAX_QUEUES 64
 #define VXP_XDP_OBJECT "vxplane_xdp.bpf.o"
+#define VXP_TC_OBJECT "vxplane_take.bpf.o"
 #define VXP_XDP_PROGRAM "vxplane_xdp"   /* the program's name: how a leftover of our own is known */
 #define VXP_TC_PROGRAM "vxplane_take"
 
@@ -35,18 +36,23 @@ enum vxp_mode {
 	VXP_MODE_TAKE_ALL = 2,  /* guest port: every frame is taken */
 };
 
+/* What a later run has to know should this one crash: the maps of the program left behind carry it. */
+#define VXP_FLAG_RESTORE_RXVLAN 1 /* rxvlan was on before vxplane turned it off */
+
+#define VXP_STALE_NS 50000000ull /* the limit that userspace sets: 50 ms */
+
 /* Map vxp_config: array of one. Written by userspace as a whole before mode is set. */
 struct vxp_config {
 	__u32 mode;             /* enum vxp_mode */
 	__u32 own_address;      /* 1: ARP, ND and ICMP for local addresses are taken too */
 	__u16 vlan;             /* outer VID, host order; 0: untagged */
-	__u16 reserved;
-	__u32 stale_ns_low;     /* unused, keeps the 64-bit field aligned */
+	__u16 flags;            /* VXP_FLAG_*; kept over a change of mode */
+	__u32 reserved;
 	__u64 stale_after_ns;   /* heartbeat older than this: everything passes; 50 ms */
 };
 
 /* Key of map vxp_locals (hash; value __u32, non-zero): a local VTEP address (IPv4 as ::ffff:a.b.c.d) and UDP port.
- * Port 0 stands for the address itself (own-address mode). */
+ * Port 0 stands for the address itself: always there, so that another port is told from another address. */
 struct vxp_local_key {
 	__u8 address[16];
 	__u16 port;             /* network order */
@@ -58,6 +64,23 @@ struct vxp_local_key {
  * The worker that polls the queue stores CLOCK_MONOTONIC nanoseconds at least every 20 ms. */
 struct vxp_beat {
 	__u64 monotonic_ns;
+};
+
+#define VXP_MAX_LOCALS 256
+#define VXP_MAX_VNIS 256
+
+/* take.bpf.c, on the tc ingress hook of a netdev whose frames AF_PACKET takes: drops what was taken.
+ * Map vxp_take: array of one. Map vxp_heartbeat as above, index = AF_PACKET queue: frames are dropped while
+ * any of the first `queues` beats is fresh. Map vxp_exits: VXP_TAKE_COUNT per-CPU counters. */
+struct vxp_take_config {
+	__u32 queues;           /* 0: everything passes */
+	__u32 reserved;
+	__u64 stale_after_ns;
+};
+enum vxp_take_exit {
+	VXP_TAKE_TAKEN, /* dropped: AF_PACKET has it */
+	VXP_TAKE_STALE, /* passed */
+	VXP_TAKE_COUNT
 };
 
 #endif

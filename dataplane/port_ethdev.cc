@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that DPDK drives: net_af_xdp on a netdev the kernel keeps, and `dpdk:DEVARGS`.
+// The only file that includes rte_ethdev.
+//
+// What net_af_xdp of DPDK 22.11 leaves to us (read in its source): it attaches only where no program is,
+// hides its sockets' descriptors, keeps the BPF object open for good, and on close frees its queue array with the
+// first queue, so that the sockets of the others, and with 22.11.11 the first one's too, stay bound. KernelFiles
+// below finds all of these by their descriptors and lets go of what the PMD left.
+#include <dirent.h>
+#include <linux/if_xdp.h>
+#include <rte_bus.h>
+#include <rte_dev.h>
+#include <rte_ethdev.h>
+#include <rte_log.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <stdexcept>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "dataplane/buffer_pool_mbuf.h"
+#include "dataplane/log.h"
+#include "dataplane/netdev.h"
+#include "dataplane/port_drivers.h"
+#include "dataplane/xdp_steering.h"
+
+namespace vx {
+namespace {
+
+constexpr std::uint16_t kAfXdpRingSize = 2048;  // what the PMD's own fill and completion rings have
+constexpr std::uint16_t kDpdkRingSize = 1024;
+constexpr const char* kAfXdpLog = "pmd.net.af_xdp";
+
+std::set<int> open_descriptors() {
+  std::set<int> result;
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir("/proc/self/fd"), ::closedir);
+  if (!dir) return result;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    int fd = -1;
+    const char* end = entry->d_name + std::strlen(entry->d_name);
+    if (std::from_chars(entry->d_name, end, fd).ptr == end && fd != ::dirfd(dir.get())) result.insert(fd);
+  }
+  return result;
+}
+
+bool is_xdp_socket(int fd) noexcept {
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_XDP;
+}
+
+// "map_id: 7" or "prog_id: 9" from fdinfo: tells that a BPF descriptor is still the one we noted. Empty: not BPF.
+std::string bpf_identity(int fd) {
+  std::ifstream info("/proc/self/fdinfo/" + std::to_string(fd));
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind("map_id:", 0) == 0 || line.rfind("prog_id:", 0) == 0 || line.rfind("btf_id:", 0) == 0) return line;
+  return {};
+}
+
+// The descriptors a PMD opened while a device was made, by looking at what appeared meanwhile. Nobody else opens
+// descriptors then: the workers never do, and this is the management thread.
+class KernelFiles {
+ public:
+  void begin() { before_ = open_descriptors(); }
+  void end() {
+    for (const int fd : open_descriptors()) {
+      if (before_.count(fd) != 0) continue;
+      if (struct stat status {}; is_xdp_socket(fd) && ::fstat(fd, &status) == 0)
+        sockets_.push_back({fd, status.st_ino});
+      else if (std::string identity = bpf_identity(fd); !identity.empty())
+        programs_.push_back({fd, std::move(identity)});
+    }
+  }
+  [[nodiscard]] std::size_t sockets() const noexcept { return sockets_.size(); }
+  [[nodiscard]] int socket(std::size_t queue) const noexcept { return queue < sockets_.size() ? sockets_[queue].fd : -1; }
+
+  // After the device is closed: whatever of it is still open is closed and unmapped.
+  void release() noexcept {
+    for (const Socket& s : sockets_) {
+      unmap(s.inode);
+      struct stat status {};
+      if (::fstat(s.fd, &status) == 0 && status.st_ino == s.inode && is_xdp_socket(s.fd)) ::close(s.fd);
+    }
+    for (const Program& p : programs_)
+      if (bpf_identity(p.fd) == p.identity) ::close(p.fd);
+    sockets_.clear();
+    programs_.clear();
+  }
+
+ private:
+  struct Socket {
+    int fd;
+    ino_t inode;
+  };
+  struct Program {
+    int fd;
+    std::string identity;
+  };
+  // A mapped ring keeps its socket bound even when the descriptor is closed.
+  static void unmap(ino_t inode) noexcept {
+    std::vector<std::pair<std::uintptr_t, std::uintptr_t>> ranges;
+    std::ifstream maps("/proc/self/maps");
+    const std::string wanted = "socket:[" + std::to_string(inode) + "]";
+    for (std::string line; std::getline(maps, line);) {
+      unsigned long from = 0, to = 0;
+      if (line.find(wanted) != std::string::npos && std::sscanf(line.c_str(), "%lx-%lx", &from, &to) == 2)
+        ranges.emplace_back(from, to);
+    }
+    for (const auto& [from, to] : ranges) ::munmap(reinterpret_cast<void*>(from), to - from);
+  }
+
+  std::set<int> before_;
+  std::vector<Socket> sockets_;
+  std::vector<Program> programs_;
+};
+
+struct EthdevSettings {
+  std::uint16_t queues = 1;      // wanted; the device may have fewer
+  std::uint16_t descriptors = kDpdkRingSize;
+  std::uint16_t mtu = 0;         // 0: the device's default
+  bool promiscuous = false;
+  std::uint32_t ifindex = 0;     // af_xdp: the netdev it must stay
+};
+
+class EthdevPort final : public Port {
+ public:
+  // `device`: the vdev's or PCI device's name; `arguments`: the rest of its devargs.
+  EthdevPort(const std::string& name, const std::string& bus, const std::string& device, const std::string& arguments,
+             const EthdevSettings& settings, MbufPool& pool)
+      : Port(name), pool_(pool), device_(device), ifindex_(settings.ifindex) {
+    files_.begin();
+    errno = 0;  // net_af_xdp takes a former EOPNOTSUPP for its own and then sees one queue only
+    if (const int error = rte_eal_hotplug_add(bus.c_str(), device.c_str(), arguments.c_str()); error != 0)
+      throw std::runtime_error(fmt::format("{}: DPDK does not take device '{},{}': {}", name, device, arguments,
+                                           std::strerror(error < 0 ? -error : error)));
+    try {
+      start(settings);
+    } catch (...) {
+      remove();
+      throw;
+    }
+  }
+  ~EthdevPort() override { remove(); }
+
+  [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
+    std::array<rte_mbuf*, kMaxBurst> mbufs;
+    const std::uint16_t n =
+        rte_eth_rx_burst(port_, queue, mbufs.data(), static_cast<std::uint16_t>(std::min(count, kMaxBurst)));
+    unsigned received = 0;
+    for (std::uint16_t i = 0; i < n; ++i) {
+      if (i + 4 < n) rte_prefetch0(mbufs[i + 4]);
+      rte_mbuf* mbuf = mbufs[i];
+      if (mbuf->pool != pool_.mempool() || mbuf->nb_segs != 1 || rte_mbuf_refcnt_read(mbuf) != 1 || !RTE_MBUF_DIRECT(mbuf)) [[unlikely]] {
+        mbuf = adopt(mbuf);
+        if (mbuf == nullptr) continue;
+      }
+      MbufPool::view_mbuf(mbuf, out[received++]);
+    }
+    return received;
+  }
+
+  [[nodiscard]] unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept override {
+    std::array<rte_mbuf*, kMaxBurst> mbufs;
+    unsigned sent = 0;
+    while (sent < count) {
+      const unsigned n = std::min(count - sent, kMaxBurst);
+      for (unsigned i = 0; i < n; ++i) mbufs[i] = MbufPool::to_mbuf(*packets[sent + i]);
+      const std::uint16_t accepted = rte_eth_tx_burst(port_, queue, mbufs.data(), static_cast<std::uint16_t>(n));
+      sent += accepted;
+      if (accepted < n) break;
+    }
+    return sent;
+  }
+
+  [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return rx_queues_; }
+  [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return tx_queues_; }
+  [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return files_.socket(queue); }
+  [[nodiscard]] bool is_alive() const noexcept override {
+    return ifindex_ != 0 ? netdev::index(name()) == ifindex_ : rte_eth_dev_is_valid_port(port_) != 0;
+  }
+  [[nodiscard]] LostFrames lost() const noexcept override {
+    LostFrames sum{foreign_lost_.load(std::memory_order_relaxed), 0};
+    if (files_.sockets() != 0) return xdp_lost(sum);
+    rte_eth_stats stats{};
+    if (rte_eth_stats_get(port_, &stats) != 0) return sum;
+    // What tx() did not take is the worker's tx_full: oerrors of the software PMDs count just that.
+    sum.rx_missed += stats.imissed + stats.ierrors + stats.rx_nombuf;
+    return sum;
+  }
+  [[nodiscard]] MacAddress mac() const noexcept {
+    rte_ether_addr address{};
+    MacAddress result;
+    if (rte_eth_macaddr_get(port_, &address) == 0)
+      std::memcpy(result.bytes.data(), address.addr_bytes, result.bytes.size());
+    return result;
+  }
+
+ private:
+  void check(int error, const char* what) const {
+    if (error == 0) return;
+    const std::string hint = ifindex_ != 0 && error != -EBUSY ? "; are there buffers enough (--memory; 4096 for each queue)?" : "";
+    throw std::runtime_error(fmt::format("{}: {}: {}{}", name(), what, std::strerror(error < 0 ? -error : error), hint));
+  }
+
+  void start(const EthdevSettings& settings) {
+    check(rte_eth_dev_get_port_by_name(device_.c_str(), &port_), "DPDK made no port for it");
+    rte_eth_dev_info info{};
+    check(rte_eth_dev_info_get(port_, &info), "cannot ask for its limits");
+    rx_queues_ = std::min({settings.queues, info.max_rx_queues, std::uint16_t{VXP_MAX_QUEUES}});
+    tx_queues_ = std::min({settings.queues, info.max_tx_queues, std::uint16_t{VXP_MAX_QUEUES}});
+    if (rx_queues_ == 0 || tx_queues_ == 0) throw std::runtime_error(name() + ": the device has no queues");
+
+    rte_eth_conf conf{};
+    conf.rxmode.mtu = settings.mtu;
+    const std::uint64_t hash = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
+    if (rx_queues_ > 1 && (info.flow_type_rss_offloads & hash) != 0) {
+      conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+      conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & hash;
+    }
+    check(rte_eth_dev_configure(port_, rx_queues_, tx_queues_, &conf), "cannot configure the device");
+    std::uint16_t rx_ring = settings.descriptors, tx_ring = settings.descriptors;
+    check(rte_eth_dev_adjust_nb_rx_tx_desc(port_, &rx_ring, &tx_ring), "cannot size its rings");
+    const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(port_));
+    for (std::uint16_t q = 0; q < rx_queues_; ++q)
+      check(rte_eth_rx_queue_setup(port_, q, rx_ring, socket, nullptr, pool_.mempool()), "cannot set up a receive queue");
+    for (std::uint16_t q = 0; q < tx_queues_; ++q)
+      check(rte_eth_tx_queue_setup(port_, q, tx_ring, socket, nullptr), "cannot set up a send queue");
+    if (settings.promiscuous) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
+    check(rte_eth_dev_start(port_), "cannot start the device");
+    files_.end();
+  }
+
+  void remove() noexcept {
+    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_EMERG);  // a netdev that went is no news
+    rte_eth_dev_info info{};
+    if (rte_eth_dev_is_valid_port(port_) != 0 && rte_eth_dev_info_get(port_, &info) == 0) {
+      (void)rte_eth_dev_stop(port_);
+      if (info.device != nullptr) (void)rte_dev_remove(info.device);
+    } else {
+      (void)rte_eal_hotplug_remove("vdev", device_.c_str());
+    }
+    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_NOTICE);
+    if (files_.sockets() == 0) files_.end();  // start() did not come to its end
+    files_.release();
+  }
+
+  // A frame in foreign, shared or scattered buffers, copied into one of ours; null and counted when that cannot be.
+  [[gnu::cold]] rte_mbuf* adopt(rte_mbuf* foreign) noexcept {
+    rte_mbuf* own = nullptr;
+    if (foreign->pkt_len <= kFrameRoomBytes) own = rte_pktmbuf_copy(foreign, pool_.mempool(), 0, UINT32_MAX);
+    if (own == nullptr) foreign_lost_.fetch_add(1, std::memory_order_relaxed);
+    rte_pktmbuf_free(foreign);
+    return own;
+  }
+
+  [[nodiscard]] LostFrames xdp_lost(LostFrames sum) const noexcept {
+    for (std::size_t q = 0; q < files_.sockets(); ++q) {
+      xdp_statistics stats{};
+      socklen_t length = sizeof stats;
+      if (::getsockopt(files_.socket(q), SOL_XDP, XDP_STATISTICS, &stats, &length) != 0) continue;
+      sum.rx_missed += stats.rx_dropped + stats.rx_ring_full;
+      sum.tx_errors += stats.tx_invalid_descs;
+    }
+    return sum;
+  }
+
+  MbufPool& pool_;
+  std::string device_;
+  KernelFiles files_;
+  std::uint32_t ifindex_ = 0;
+  std::uint16_t port_ = RTE_MAX_ETHPORTS;
+  std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
+  std::atomic<std::uint64_t> foreign_lost_{0};
+};
+
+MbufPool& mbuf_pool(const PortContext& context, const std::string& name) {
+  auto* pool = dynamic_cast<MbufPool*>(context.pool);
+  if (pool == nullptr) throw std::runtime_error(name + ": DPDK ports need the pool of make_mbuf_pool");
+  return *pool;
+}
+
+// `base` followed by the first number that makes it no port's name. Some PMDs put the name into
+// names of 32 bytes, so it is kept short.
+std::string unused_device_name(const std::string& base) {
+  for (unsigned n = 0;; ++n) {
+    std::string name = base + "_" + std::to_string(n);
+    std::uint16_t port = 0;
+    if (rte_eth_dev_get_port_by_name(name.c_str(), &port) != 0) return name;
+  }
+}
+
+// An af_xdp port with its steering; what was changed on the netdev is put back when it goes.
+class AfXdp {
+ public:
+  AfXdp(const std::string& name, const protocol::PortConfig& config, const PortContext& context)
+      : name_(name), ifindex_(netdev::index(name)) {
+    if (ifindex_ == 0) throw std::runtime_error(name + ": no such netdev");
+    const netdev::Channels channels = netdev::channels(name);
+    if (channels.rx > channels.combined)
+      log_warning("{}: has {} rx queues of which net_af_xdp takes {}; frames of the others go to the kernel (xdp no_socket)",
+                 name, channels.rx, channels.combined);
+    if (channels.combined > VXP_MAX_QUEUES)
+      throw std::runtime_error(fmt::format("{}: has {} queues, at most {} are taken; run `ethtool -L {} combined {}`", name,
+                                           channels.combined, VXP_MAX_QUEUES, name, VXP_MAX_QUEUES));
+    netdev::set_up(name);
+    const bool left_off = (clear_leftover_xdp(name, ifindex_) & VXP_FLAG_RESTORE_RXVLAN) != 0;
+    const bool on = netdev::rxvlan(name);
+    restore_rxvlan_ = on || left_off;
+
+    EthdevSettings settings;
+    settings.queues = static_cast<std::uint16_t>(channels.combined);
+    settings.descriptors = kAfXdpRingSize;
+    settings.ifindex = ifindex_;
+    const std::string arguments = fmt::format("iface={},start_queue=0,queue_count={},xdp_prog={}/{},busy_budget=0", name,
+                                              channels.combined, context.bpf_directory, VXP_XDP_OBJECT);
+    port_ = std::make_unique<EthdevPort>(name, "vdev", unused_device_name("net_af_xdp"), arguments, settings,
+                                         mbuf_pool(context, name));
+    steering_ = make_xdp_steering(name, ifindex_, restore_rxvlan_ ? VXP_FLAG_RESTORE_RXVLAN : 0,
+                                  config.attach_xdp_take_all != 0);
+    if (on) turn_rxvlan_off();
+  }
+  ~AfXdp() {
+    if (steering_ != nullptr) {
+      try {
+        steering_->off();
+      } catch (const std::exception&) {  // the program goes in a moment anyway
+      }
+    }
+    port_.reset();
+    if (restore_rxvlan_ && netdev::index(name_) == ifindex_ && netdev::set_rxvlan(name_, true))
+      log_info("{}: rxvlan is on again", name_);
+  }
+  AfXdp(const AfXdp&) = delete;
+  AfXdp& operator=(const AfXdp&) = delete;
+
+  [[nodiscard]] EthdevPort& port() noexcept { return *port_; }
+  [[nodiscard]] const std::shared_ptr<XdpSteering>& steering() const noexcept { return steering_; }
+  [[nodiscard]] std::uint32_t ifindex() const noexcept { return ifindex_; }
+
+ private:
+  void turn_rxvlan_off() {
+    if (netdev::set_rxvlan(name_, false)) {
+      log_info("{}: rxvlan turned off, so that XDP sees VLAN tags; on again at a clean stop", name_);
+      return;
+    }
+    log_warning("{}: rxvlan cannot be turned off; frames with a VLAN tag will pass to the kernel", name_);
+    restore_rxvlan_ = false;
+  }
+
+  std::string name_;
+  std::uint32_t ifindex_ = 0;
+  bool restore_rxvlan_ = false;
+  std::unique_ptr<EthdevPort> port_;
+  std::shared_ptr<XdpSteering> steering_;
+};
+
+}  // namespace
+
+MadePort make_af_xdp_port(const protocol::PortConfig& config, const PortContext& context) {
+  const std::string name(protocol::text_of(config.name));
+  auto xdp = std::make_shared<AfXdp>(name, config, context);
+  MadePort made;
+  made.ifindex = xdp->ifindex();
+  made.mac = netdev::mac(name);
+  made.steering = xdp->steering();
+  EthdevPort* port = &xdp->port();
+  made.port = std::shared_ptr<Port>(std::move(xdp), port);
+  return made;
+}
+
+MadePort make_dpdk_port(const protocol::PortConfig& config, const PortContext& context) {
+  const std::string name(protocol::text_of(config.name));
+  const std::string devargs(protocol::text_of(config.devargs));
+  const std::size_t comma = devargs.find(',');
+  std::string device = devargs.substr(0, comma);
+  const std::string arguments = comma == std::string::npos ? "" : devargs.substr(comma + 1);
+  if (device.empty()) throw std::runtime_error(name + ": dpdk: needs a device, e.g. dpdk:0000:01:00.0 or dpdk:net_null");
+  const bool is_vdev = device.find(':') == std::string::npos;
+  if (is_vdev) device = unused_device_name(device);
+
+  EthdevSettings settings;
+  settings.queues = std::max<std::uint16_t>(1, config.queues != 0 ? config.queues : context.workers);
+  settings.promiscuous = config.role == protocol::PortRole::kGuest;
+  settings.mtu = is_vdev ? 0 : config.mtu;
+  auto port = std::make_shared<EthdevPort>(name, is_vdev ? "vdev" : "pci", device, arguments, settings, mbuf_pool(context, name));
+  MadePort made;
+  made.mac = port->mac();
+  made.port = std::move(port);
+  return made;
+}
+
+}  // namespace vx

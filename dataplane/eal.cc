@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/eal.h"
+
+#include <fmt/format.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+#include "dataplane/log.h"
+
+namespace vx {
+namespace {
+
+constexpr unsigned kReservedMb = 48;           // rings, device data, EAL itself
+constexpr unsigned kBufferBytesHuge = 2688;    // mbuf, headroom, 2048 bytes of data, mempool's own header
+constexpr unsigned kBufferBytesNoHuge = 4096;  // without hugepages a buffer of more than half a page takes a whole one
+constexpr unsigned kMaxWorkers = 64;           // VXP_MAX_QUEUES
+
+// EAL logs go through us: journald's prefix, and not to syslog a second time.
+ssize_t write_eal_log(void*, const char* text, std::size_t size) {
+  std::string_view line(text, size);
+  while (!line.empty() && line.back() == '\n') line.remove_suffix(1);
+  if (!line.empty()) log_line(LogLevel::kError, line);
+  return static_cast<ssize_t>(size);
+}
+
+void take_over_logs() {
+  cookie_io_functions_t functions{};
+  functions.write = write_eal_log;
+  FILE* stream = fopencookie(nullptr, "w", functions);
+  if (stream == nullptr) return;
+  setvbuf(stream, nullptr, _IOLBF, 0);
+  rte_openlog_stream(stream);
+}
+
+std::string join_numbers(const std::vector<unsigned>& numbers) { return fmt::format("{}", fmt::join(numbers, ",")); }
+
+// EAL lcore 0 is the management thread, lcore i + 1 is worker i: CPU numbers may exceed RTE_MAX_LCORE.
+std::string lcore_map(const EalSettings& settings) {
+  std::string map = fmt::format("0@({})", join_numbers(usable_cpus()));
+  for (std::size_t i = 0; i < settings.cpus.size(); ++i) map += fmt::format(",{}@{}", i + 1, settings.cpus[i]);
+  return map;
+}
+
+std::vector<std::string> arguments_of(const EalSettings& settings, bool hugepages) {
+  std::vector<std::string> arguments{"vxplane-dataplane", "--lcores", lcore_map(settings), "--main-lcore", "0",
+                                     "-m", std::to_string(settings.memory_mb), "--file-prefix", settings.file_prefix,
+                                     "--no-telemetry", "--log-level", "*:error"};
+  // Nothing stays behind in a hugetlbfs, and several instances never meet. virtio-user wants few segments.
+  if (hugepages) arguments.insert(arguments.end(), {"--in-memory", "--single-file-segments"});
+  else arguments.insert(arguments.end(), {"--no-huge", "--no-shconf", "--iova-mode", "va"});
+  // --no-pci would also refuse a port added later by PCI address. Allowing only a device that no driver takes
+  // probes nothing now and leaves rte_dev_probe() its way. A host without PCI needs the flag.
+  if (std::filesystem::exists("/sys/bus/pci/devices")) arguments.insert(arguments.end(), {"-a", "0000:00:00.0"});
+  else arguments.emplace_back("--no-pci");
+  arguments.insert(arguments.end(), settings.extra.begin(), settings.extra.end());
+  return arguments;
+}
+
+bool names_no_huge(const std::vector<std::string>& arguments) {
+  return std::find(arguments.begin(), arguments.end(), "--no-huge") != arguments.end();
+}
+
+std::size_t read_number(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::size_t number = 0;
+  return file >> number ? number : 0;
+}
+
+unsigned parse_cpu(std::string_view text, const std::string& list) {
+  unsigned cpu = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpu);
+  if (error != std::errc{} || end != text.data() + text.size())
+    throw std::invalid_argument(fmt::format("--lcores {}: expected CPU numbers such as 1 or 1,2 or 1-3", list));
+  return cpu;
+}
+
+}  // namespace
+
+std::vector<unsigned> usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<unsigned> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  return cpus;
+}
+
+std::vector<unsigned> parse_cpu_list(const std::string& list, const std::vector<unsigned>& usable) {
+  std::vector<unsigned> cpus;
+  std::string_view rest = list;
+  for (bool more = true; more;) {
+    const auto comma = rest.find(',');
+    const auto item = rest.substr(0, comma);
+    more = comma != std::string_view::npos;
+    if (more) rest.remove_prefix(comma + 1);
+    const auto dash = item.find('-');
+    const unsigned first = parse_cpu(item.substr(0, dash), list);
+    const unsigned last = dash == std::string_view::npos ? first : parse_cpu(item.substr(dash + 1), list);
+    if (last < first) throw std::invalid_argument(fmt::format("--lcores {}: {} is a range backwards", list, item));
+    for (unsigned cpu = first; cpu <= last; ++cpu) {
+      if (std::find(usable.begin(), usable.end(), cpu) == usable.end())
+        throw std::invalid_argument(
+            fmt::format("--lcores {}: CPU {} is not here; this process may use {}", list, cpu, join_numbers(usable)));
+      if (std::find(cpus.begin(), cpus.end(), cpu) != cpus.end())
+        throw std::invalid_argument(fmt::format("--lcores {}: CPU {} is named twice", list, cpu));
+      cpus.push_back(cpu);
+    }
+  }
+  if (cpus.size() > kMaxWorkers)
+    throw std::invalid_argument(fmt::format("--lcores {}: at most {} workers", list, kMaxWorkers));
+  return cpus;
+}
+
+bool has_free_hugepages(unsigned memory_mb) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/sys/kernel/mm/hugepages", error)) {
+    std::size_t page_kb = 0;  // the name is hugepages-2048kB
+    const std::string name = entry.path().filename().string();
+    const auto dash = name.find('-');
+    if (dash == std::string::npos) continue;
+    std::from_chars(name.data() + dash + 1, name.data() + name.size(), page_kb);
+    if (read_number(entry.path() / "free_hugepages") * page_kb >= std::size_t{memory_mb} * 1024) return true;
+  }
+  return false;
+}
+
+Eal::Eal(const EalSettings& settings) {
+  const bool hugepages = !settings.no_huge && !names_no_huge(settings.extra) && has_free_hugepages(settings.memory_mb);
+  std::vector<std::string> arguments = arguments_of(settings, hugepages);
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  take_over_logs();
+  if (rte_eal_init(static_cast<int>(arguments.size()), argv.data()) < 0) {
+    const std::string text = fmt::format("EAL does not start: {}", rte_strerror(rte_errno));
+    if (hugepages) throw HugepagesUnusable(text);
+    throw std::runtime_error(settings.extra.empty() ? text : text + "; check the arguments behind --");
+  }
+  uses_hugepages_ = rte_eal_has_hugepages() != 0;
+}
+
+Eal::~Eal() { rte_eal_cleanup(); }
+
+unsigned Eal::buffers_that_fit(unsigned memory_mb) const noexcept {
+  const unsigned usable_mb = memory_mb > 2 * kReservedMb ? memory_mb - kReservedMb : memory_mb / 2;
+  const auto bytes = std::size_t{usable_mb} << 20;
+  return static_cast<unsigned>(bytes / (uses_hugepages_ ? kBufferBytesHuge : kBufferBytesNoHuge));
+}
+
+void Eal::launch(unsigned index, int (*function)(void*), void* argument) {
+  const int result = rte_eal_remote_launch(function, argument, index + 1);
+  if (result != 0) throw std::runtime_error(fmt::format("worker {} does not start: {}", index, rte_strerror(-result)));
+}
+
+void Eal::join() noexcept { rte_eal_mp_wait_lcore(); }
+
+}  // namespace vx

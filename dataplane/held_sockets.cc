@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/held_sockets.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "dataplane/log.h"
+
+namespace vx {
+
+std::vector<HeldSockets::Key> HeldSockets::wanted(const SwitchModel& model) {
+  std::vector<Key> keys;
+  const auto& underlay = model.underlay;
+  // With an address of our own the kernel has none to bind to.
+  if (underlay.hold_port == 0 || underlay.own_address != 0 || model.underlay_port() == nullptr) return keys;
+  for (const auto& overlay : model.overlays)
+    if (overlay && !overlay->config.local.is_unspecified())
+      keys.push_back({overlay->config.local, overlay->config.udp_port, underlay.vlan, underlay.mac});
+  return keys;
+}
+
+void HeldSockets::drop_unwanted(const SwitchModel& model) {
+  const auto keys = wanted(model);
+  std::erase_if(slots_, [&keys](const auto& slot) { return std::find(keys.begin(), keys.end(), slot.first) == keys.end(); });
+}
+
+bool HeldSockets::open_wanted(const SwitchModel& model, std::int64_t now_ms) {
+  bool opened = false;
+  for (const Key& key : wanted(model)) {
+    Slot& slot = slots_[key];
+    if (slot.port || now_ms < slot.retry_at_ms) continue;
+    std::string reason;
+    try {
+      slot.port = factory_(key.local, key.udp_port, key.vlan, key.mac, reason);
+    } catch (const std::exception& error) {
+      reason = error.what();
+    }
+    slot.retry_at_ms = now_ms + kRetryMs;
+    if (slot.port) {
+      opened = true;
+      if (!slot.refusal.empty()) log_info("UDP port {} is free now: held", key.udp_port);
+      reason.clear();
+    } else if (reason != slot.refusal) {
+      log_warning("UDP port {} is not held: {}; outer fragments to it go to its holder", key.udp_port, reason);
+    }
+    slot.refusal = reason;
+  }
+  return opened;
+}
+
+std::vector<std::shared_ptr<Port>> HeldSockets::ports() const {
+  std::vector<std::shared_ptr<Port>> ports;
+  for (const auto& [key, slot] : slots_)
+    if (slot.port) ports.push_back(slot.port);
+  return ports;
+}
+
+}  // namespace vx

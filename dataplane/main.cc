@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// vxplane-dataplane: puts the parts together, runs the management thread until a signal, takes them apart.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <system_error>
+#include <vector>
+
+#include "dataplane/bpf_directory.h"
+#include "dataplane/eal.h"
+#include "dataplane/log.h"
+#include "dataplane/netdev.h"
+#include "dataplane/options.h"
+#include "dataplane/port_factory.h"
+#include "dataplane/run_dir.h"
+#include "dataplane/server.h"
+#include "dataplane/switchboard.h"
+#include "dataplane/worker.h"
+
+namespace vx {
+namespace {
+
+constexpr std::uint32_t kLearnEventsPerSecond = 250'000;  // a worker; a flood of random MACs must leave the CPU to others
+
+// SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is made, so that all inherit the mask.
+FileDescriptor stop_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
+  if (sigprocmask(SIG_BLOCK, &set, nullptr) != 0) throw std::system_error(errno, std::generic_category(), "sigprocmask");
+  FileDescriptor fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) throw std::system_error(errno, std::generic_category(), "signalfd");
+  return fd;
+}
+
+int run_worker(void* worker) {
+  static_cast<Worker*>(worker)->run();
+  return 0;
+}
+
+// Starts the workers' threads and, whatever happens, stops and joins them.
+class RunningWorkers {
+ public:
+  RunningWorkers(Eal& eal, const std::vector<std::unique_ptr<Worker>>& workers) : eal_(eal), workers_(workers) {
+    for (unsigned i = 0; i < workers_.size(); ++i) eal_.launch(i, run_worker, workers_[i].get());
+  }
+  ~RunningWorkers() {
+    for (const auto& worker : workers_) worker->stop();
+    eal_.join();
+  }
+  RunningWorkers(const RunningWorkers&) = delete;
+  RunningWorkers& operator=(const RunningWorkers&) = delete;
+
+ private:
+  Eal& eal_;
+  const std::vector<std::unique_ptr<Worker>>& workers_;
+};
+
+protocol::HelloReply hello_of(const Options& options, const Eal& eal) {
+  protocol::HelloReply hello;
+  if (getrandom(&hello.instance, sizeof hello.instance, 0) != sizeof hello.instance)
+    throw std::system_error(errno, std::generic_category(), "getrandom");
+  hello.workers = static_cast<std::uint32_t>(options.cpus.size());
+  hello.hugepages = eal.uses_hugepages() ? 1 : 0;
+  hello.pid = static_cast<std::uint32_t>(getpid());
+  return hello;
+}
+
+std::vector<std::unique_ptr<Worker>> make_workers(const Options& options, int events_fd, BufferPool& pool) {
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (const unsigned cpu : options.cpus) {
+    WorkerConfig config;
+    config.lcore = cpu;
+    config.poll = options.poll;
+    config.learn_events_per_second = kLearnEventsPerSecond;
+    config.events_fd = events_fd;
+    workers.push_back(std::make_unique<Worker>(config, pool));
+  }
+  return workers;
+}
+
+BackEnds make_back_ends(const PortContext& context) {
+  BackEnds back_ends;
+  back_ends.make_port = [context](const protocol::PortConfig& config) { return make_port(config, context); };
+  back_ends.make_held_socket = [pool = context.pool](const IpAddress& local, std::uint16_t udp_port, std::uint16_t vlan,
+                                                     const MacAddress& mac, std::string& reason) {
+    return make_held_socket(local, udp_port, vlan, mac, *pool, reason);
+  };
+  back_ends.set_mtu = netdev::set_mtu;
+  return back_ends;
+}
+
+void run(const Options& options) {
+  const FileDescriptor stop = stop_signals();
+  RunDir run_dir(options.run_dir);
+  const std::string token = run_dir.token();
+  Eal eal({options.cpus, options.no_huge, options.memory_mb, "vxplane-" + token, options.eal_arguments});
+  const unsigned buffers = eal.buffers_that_fit(options.memory_mb);
+  const auto pool = make_mbuf_pool("vxplane", buffers);
+  const FileDescriptor events(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!events) throw std::system_error(errno, std::generic_category(), "eventfd");
+  const auto workers = make_workers(options, events.get(), *pool);
+  std::vector<Worker*> worker_pointers;
+  for (const auto& worker : workers) worker_pointers.push_back(worker.get());
+
+  PortContext context;
+  context.pool = pool.get();
+  context.workers = static_cast<std::uint16_t>(workers.size());
+  context.name_prefix = "vx" + token;
+  context.bpf_directory = find_bpf_directory();
+  Switchboard switchboard(worker_pointers, make_back_ends(context));
+  const RunningWorkers running(eal, workers);  // stopped before what they read is freed
+  Server server(run_dir.listen_on_socket(), {events.get(), stop.get()}, switchboard, hello_of(options, eal));
+  log_info("vxplane-dataplane {}: {} worker(s) on CPU {}, {} buffers, {}, {}/{}", VXPLANE_VERSION, workers.size(),
+           fmt::join(options.cpus, ","), buffers, eal.uses_hugepages() ? "hugepages" : "no hugepages", run_dir.path(),
+           protocol::kSocketName);
+  server.run();
+  log_info("stopping");
+  run_dir.unlink_socket();
+  switchboard.shut_down();
+}
+
+// A new image with --no-huge: EAL cannot be initialised a second time in this one.
+[[noreturn]] void start_over_without_hugepages(int argc, char** argv) {
+  std::vector<char*> arguments(argv, argv + argc);
+  std::string no_huge = "--no-huge";
+  arguments.insert(arguments.begin() + 1, no_huge.data());
+  arguments.push_back(nullptr);
+  execv("/proc/self/exe", arguments.data());
+  throw std::system_error(errno, std::generic_category(), "execv");
+}
+
+}  // namespace
+}  // namespace vx
+
+int main(int argc, char** argv) {
+  try {
+    const vx::Options options = vx::parse_options(argc, argv);
+    if (options.show_help || options.show_version) {
+      std::fputs(options.show_help ? vx::help_text().c_str() : "vxplane-dataplane " VXPLANE_VERSION "\n", stdout);
+      return 0;
+    }
+    try {
+      vx::run(options);
+    } catch (const vx::HugepagesUnusable& error) {
+      vx::log_warning("{}; going on without hugepages", error.what());
+      vx::start_over_without_hugepages(argc, argv);
+    }
+    return 0;
+  } catch (const vx::UsageError& error) {
+    vx::log_error("vxplane-dataplane: {}; see --help", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    vx::log_error("vxplane-dataplane: {}", error.what());
+    return 1;
+  }
+}

@@ -12,6 +12,7 @@
 #include "dataplane/fdb.h"
 #include "dataplane/packet.h"
 #include "dataplane/port.h"
+#include "dataplane/token_bucket.h"
 #include "dataplane/vlan_table.h"
 #include "dataplane/vtep_table.h"
 #include "dataplane/wire.h"
@@ -25,6 +26,7 @@ struct PortState {
   bool is_up = true;
   bool learning = true;
   std::uint32_t storm_pps = 0;          // flooded packets a second at most, over all workers; 0: no limit
+  std::shared_ptr<SharedTokenBucket> storm;  // what keeps that limit; one per port for as long as it lives
   std::shared_ptr<const VlanTable> vlans;
 };
 

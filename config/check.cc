@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <ostream>
+#include <tuple>
 
 #include "config/load.h"
 #include "config/print.h"
@@ -21,35 +22,54 @@ class CrossCheck {
     const Settings& second = *b.settings;
     if (first.source == second.source) return tell(b, "vxlan.name", "this file is given twice");
     const auto differs = [&](const std::string& id, const std::string& x, const std::string& y) {
-      if (x != y) tell(b, id, fmt::format("'{}' here, '{}' in {}: one instance has one (another --run-dir is another instance)", y, x, first.source));
+      if (x != y)
+        tell(b, id,
+             fmt::format("'{}' here, '{}' in {}: one instance has one (another --run-dir is "
+                         "another instance)",
+                         y, x, first.source));
     };
-    if (first.vxlan.vni == second.vxlan.vni) tell(b, "vxlan.vxlan-id", fmt::format("{} is that of {} too", second.vxlan.vni, first.source));
-    if (first.vxlan.name == second.vxlan.name) tell(b, "vxlan.name", fmt::format("{} is that of {} too", second.vxlan.name, first.source));
+    if (first.vxlan.vni == second.vxlan.vni)
+      tell(b, "vxlan.vxlan-id",
+           fmt::format("{} is that of {} too", second.vxlan.vni, first.source));
+    if (first.vxlan.name == second.vxlan.name)
+      tell(b, "vxlan.name", fmt::format("{} is that of {} too", second.vxlan.name, first.source));
     differs("vxlan.hold-port", to_text(first.vxlan.hold_port), to_text(second.vxlan.hold_port));
     differs("underlay.device", first.underlay.device, second.underlay.device);
-    differs("underlay.driver", driver_text(first.underlay.driver, first.underlay.devargs), driver_text(second.underlay.driver, second.underlay.devargs));
-    differs("underlay.vlan", fmt::format("{}", first.underlay.vlan), fmt::format("{}", second.underlay.vlan));
-    differs("underlay.vtep-address", first.underlay.own_address ? "own" : "kernel", second.underlay.own_address ? "own" : "kernel");
-    differs("underlay.mtu", fmt::format("{}", first.underlay.mtu), fmt::format("{}", second.underlay.mtu));
+    differs("underlay.driver", driver_text(first.underlay.driver, first.underlay.devargs),
+            driver_text(second.underlay.driver, second.underlay.devargs));
+    differs("underlay.vlan", fmt::format("{}", first.underlay.vlan),
+            fmt::format("{}", second.underlay.vlan));
+    differs("underlay.vtep-address", first.underlay.own_address ? "own" : "kernel",
+            second.underlay.own_address ? "own" : "kernel");
+    differs("underlay.mtu", fmt::format("{}", first.underlay.mtu),
+            fmt::format("{}", second.underlay.mtu));
     differs("dataplane.lcores", first.dataplane.lcores, second.dataplane.lcores);
-    differs("dataplane.poll", first.dataplane.poll == Poll::kBusy ? "busy" : "adaptive", second.dataplane.poll == Poll::kBusy ? "busy" : "adaptive");
+    differs("dataplane.poll", first.dataplane.poll == Poll::kBusy ? "busy" : "adaptive",
+            second.dataplane.poll == Poll::kBusy ? "busy" : "adaptive");
     for (const PortSettings& port : second.ports)
       for (const PortSettings& other : first.ports)
-        if (port.name == other.name) tell(b, "port." + port.name, fmt::format("{}: is a port of {} too", port.name, first.source), "port");
+        if (port.name == other.name)
+          tell(b, "port." + port.name,
+               fmt::format("{}: is a port of {} too", port.name, first.source), "port");
   }
 
  private:
   void tell(const LoadResult& at, const std::string& id, std::string text, std::string key = {}) {
     const auto origin = at.origins.find(id);
-    const Origin where = origin != at.origins.end() ? origin->second : Origin{at.settings->source, 1};
-    problems_.push_back({where.file, where.line, key.empty() ? id.substr(id.find('.') + 1) : key, std::move(text), Severity::kError});
+    const Origin where =
+        origin != at.origins.end() ? origin->second : Origin{at.settings->source, 1};
+    problems_.push_back({where.file, where.line, key.empty() ? id.substr(id.find('.') + 1) : key,
+                         std::move(text), Severity::kError});
   }
   std::vector<Problem>& problems_;
 };
 
-bool is_before(const Problem& a, const Problem& b) { return std::tie(a.file, a.line) < std::tie(b.file, b.line); }
+bool is_before(const Problem& a, const Problem& b) {
+  return std::tie(a.file, a.line) < std::tie(b.file, b.line);
+}
 bool is_same(const Problem& a, const Problem& b) {
-  return std::tie(a.file, a.line, a.key, a.text, a.severity) == std::tie(b.file, b.line, b.key, b.text, b.severity);
+  return std::tie(a.file, a.line, a.key, a.text, a.severity) ==
+         std::tie(b.file, b.line, b.key, b.text, b.severity);
 }
 
 }  // namespace
@@ -65,13 +85,15 @@ LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& f
     good.push_back(std::move(result));
   }
   std::stable_sort(all.problems.begin(), all.problems.end(), is_before);
-  all.problems.erase(std::unique(all.problems.begin(), all.problems.end(), is_same), all.problems.end());  // one stanza, two files
+  all.problems.erase(std::unique(all.problems.begin(), all.problems.end(), is_same),
+                     all.problems.end());  // one stanza, two files
   if (has_error(all.problems)) return all;
   for (LoadResult& result : good) all.settings.push_back(std::move(*result.settings));
   return all;
 }
 
-int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out, std::ostream& err) {
+int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out,
+          std::ostream& err) {
   const LoadAllResult all = load_all(paths, facts);
   for (const Problem& problem : all.problems) err << to_string(problem) << '\n';
   for (const Settings& settings : all.settings) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the live machine says about itself. Reads only; a question about a route connects a UDP socket, which makes the
-// kernel look the route up and sends nothing.
+// What the live machine says about itself. Reads only; a question about a route connects a UDP
+// socket, which makes the kernel look the route up and sends nothing.
 #include "config/host_facts.h"
 
 #include <ifaddrs.h>
@@ -50,7 +50,8 @@ std::optional<IpAddress> ip_of(const sockaddr* address) {
 
 unsigned prefix_of(const IpAddress& mask, bool is_v4) {
   unsigned bits = 0;
-  for (std::size_t i = is_v4 ? 12 : 0; i < 16; ++i) bits += static_cast<unsigned>(__builtin_popcount(mask.bytes[i]));
+  for (std::size_t i = is_v4 ? 12 : 0; i < 16; ++i)
+    bits += static_cast<unsigned>(__builtin_popcount(mask.bytes[i]));
   return bits;
 }
 
@@ -68,7 +69,8 @@ void read_vlan(HostInterface& interface) {
   for (std::string line; std::getline(file, line);) {
     const std::vector<std::string> words = split_words(line);
     for (std::size_t i = 0; i + 1 < words.size(); ++i) {
-      if (words[i] == "VID:" && !read_number(words[i + 1], 1, kMaxVid, interface.vid).empty()) return;
+      if (words[i] == "VID:" && !read_number(words[i + 1], 1, kMaxVid, interface.vid).empty())
+        return;
       if (words[i] == "Device:") interface.raw_device = words[i + 1];
     }
   }
@@ -79,7 +81,8 @@ std::vector<HostInterface> live_interfaces() {
   ifaddrs* list = nullptr;
   if (getifaddrs(&list) != 0) return found;
   for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
-    auto it = std::find_if(found.begin(), found.end(), [&](const HostInterface& i) { return i.name == entry->ifa_name; });
+    auto it = std::find_if(found.begin(), found.end(),
+                           [&](const HostInterface& i) { return i.name == entry->ifa_name; });
     if (it == found.end()) {
       it = found.insert(found.end(), HostInterface{});
       it->name = entry->ifa_name;
@@ -115,8 +118,10 @@ std::optional<IpAddress> live_route_source(const IpAddress& remote) {
   const Socket socket(is_v4 ? AF_INET : AF_INET6);
   sockaddr_storage from{};
   socklen_t from_length = sizeof from;
-  if (connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), length) != 0) return std::nullopt;
-  if (getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&from), &from_length) != 0) return std::nullopt;
+  if (connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), length) != 0)
+    return std::nullopt;
+  if (getsockname(socket.fd(), reinterpret_cast<sockaddr*>(&from), &from_length) != 0)
+    return std::nullopt;
   return ip_of(reinterpret_cast<const sockaddr*>(&from));
 }
 

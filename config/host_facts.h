@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What reading a configuration may ask of the machine it is read on. Plain functions, so that tests (and
-// `--check` on another machine) put in what they like: a default HostFacts knows nothing.
+// What reading a configuration may ask of the machine it is read on. Plain functions, so that tests
+// (and `--check` on another machine) put in what they like: a default HostFacts knows nothing.
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,8 @@ struct HostFacts {
   std::function<std::optional<IpAddress>(const IpAddress& remote)> route_source;
 };
 
-// The machine we run on: getifaddrs, /proc/net/vlan, and a connected UDP socket per question, which sends
-// nothing. Never throws; what cannot be found out is absent.
+// The machine we run on: getifaddrs, /proc/net/vlan, and a connected UDP socket per question, which
+// sends nothing. Never throws; what cannot be found out is absent.
 [[nodiscard]] HostFacts live_host_facts();
 
 }  // namespace vx::config

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stanzas of /etc/network/interfaces. Lenient as ifupdown2 is: what it does not know belongs to somebody else's module.
+// Stanzas of /etc/network/interfaces. Lenient as ifupdown2 is: what it does not know belongs to
+// somebody else's module.
 #include "config/ifupdown2.h"
 
 #include <fmt/format.h>
@@ -21,11 +22,14 @@ namespace fs = std::filesystem;
 
 std::string trimmed(const std::string& text) {
   const std::size_t begin = text.find_first_not_of(" \t");
-  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
+  return begin == std::string::npos ? ""
+                                    : text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
 std::string beside(const std::string& file, const std::string& path) {
-  return fs::path(path).is_absolute() ? path : (fs::path(file).parent_path() / path).lexically_normal().string();
+  return fs::path(path).is_absolute()
+             ? path
+             : (fs::path(file).parent_path() / path).lexically_normal().string();
 }
 
 std::vector<std::string> matches_of(const std::string& pattern) {
@@ -44,7 +48,9 @@ std::vector<std::string> files_in(const std::string& directory) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {
     const std::string name = entry.path().filename().string();
-    const bool is_plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; });
+    const bool is_plain = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '_' || c == '-';
+    });
     if (is_plain && entry.is_regular_file(error)) paths.push_back(entry.path().string());
   }
   std::sort(paths.begin(), paths.end());
@@ -52,8 +58,8 @@ std::vector<std::string> files_in(const std::string& directory) {
 }
 
 bool is_other_keyword(const std::string& word) {
-  return word == "auto" || word.starts_with("allow-") || word == "mapping" || word == "rename" || word == "template" ||
-         word == "no-auto-down" || word == "no-scripts" || word == "vlan";
+  return word == "auto" || word.starts_with("allow-") || word == "mapping" || word == "rename" ||
+         word == "template" || word == "no-auto-down" || word == "no-scripts" || word == "vlan";
 }
 
 class Reader {
@@ -89,7 +95,8 @@ class Reader {
     } else if (stanza_ != kNone) {
       out_.stanzas[stanza_].attributes.push_back({dashed(word), rest, origin});
     } else if (!ignores_) {
-      out_.problems.push_back({origin.file, origin.line, word, "stands in no iface stanza: not read", Severity::kWarning});
+      out_.problems.push_back({origin.file, origin.line, word,
+                               "stands in no iface stanza: not read", Severity::kWarning});
     }
   }
 
@@ -98,10 +105,12 @@ class Reader {
     ignores_ = words.empty();
     stanza_ = kNone;
     if (words.empty()) {
-      out_.problems.push_back({origin.file, origin.line, "iface", "names no interface: not read", Severity::kWarning});
+      out_.problems.push_back(
+          {origin.file, origin.line, "iface", "names no interface: not read", Severity::kWarning});
       return;
     }
-    const auto same = std::find_if(out_.stanzas.begin(), out_.stanzas.end(), [&](const Stanza& s) { return s.name == words[0]; });
+    const auto same = std::find_if(out_.stanzas.begin(), out_.stanzas.end(),
+                                   [&](const Stanza& s) { return s.name == words[0]; });
     stanza_ = static_cast<std::size_t>(same - out_.stanzas.begin());
     if (same == out_.stanzas.end()) out_.stanzas.push_back({words[0], origin, {}});
   }
@@ -154,15 +163,18 @@ const Stanza* Interfaces::find(std::string_view name) const {
   return nullptr;
 }
 
-void read_interfaces(const std::string& path, const Origin& asked_at, const std::string& key, Interfaces& out) {
+void read_interfaces(const std::string& path, const Origin& asked_at, const std::string& key,
+                     Interfaces& out) {
   std::error_code error;
   const fs::path real = fs::canonical(path, error);
-  if (!error && !out.files.insert(real.string()).second) return;  // also ends files that source each other
+  if (!error && !out.files.insert(real.string()).second)
+    return;  // also ends files that source each other
   std::string why;
   const auto lines = read_lines(path, why);
   if (!lines) {
     const Severity severity = key == "interfaces" ? Severity::kError : Severity::kWarning;
-    out.problems.push_back({asked_at.file, asked_at.line, key, path + " cannot be read: " + why, severity});
+    out.problems.push_back(
+        {asked_at.file, asked_at.line, key, path + " cannot be read: " + why, severity});
     return;
   }
   Reader(path, out).read(*lines);
@@ -182,7 +194,8 @@ std::vector<AddressAt> addresses_of(const Stanza& stanza, std::vector<Problem>& 
       complaint = read_netmask(words[0], found.back().address);
     }
     if (!complaint.empty())
-      problems.push_back({attribute.origin.file, attribute.origin.line, attribute.key, complaint + ": not used", Severity::kWarning});
+      problems.push_back({attribute.origin.file, attribute.origin.line, attribute.key,
+                          complaint + ": not used", Severity::kWarning});
   }
   return found;
 }
@@ -198,7 +211,8 @@ VlanOf vlan_of(const Stanza& stanza) {
   }
   const std::size_t dot = stanza.name.rfind('.');
   if (dot != std::string::npos && dot != 0)
-    if (const std::uint16_t vid = trailing_vid(stanza.name.substr(dot)); vid != 0) return {stanza.name.substr(0, dot), vid};
+    if (const std::uint16_t vid = trailing_vid(stanza.name.substr(dot)); vid != 0)
+      return {stanza.name.substr(0, dot), vid};
   return {stanza.name, 0};
 }
 

@@ -31,9 +31,12 @@ std::optional<Entry> read_option(const std::string& section, const std::string& 
   std::istringstream stream((section.empty() ? "" : "[" + section + "]\n") + line + "\n");
   try {
     const po::options_description nothing_registered;
-    const auto parsed = po::parse_config_file(stream, nothing_registered, /*allow_unregistered=*/true);
+    const auto parsed =
+        po::parse_config_file(stream, nothing_registered, /*allow_unregistered=*/true);
     if (parsed.options.size() != 1 || parsed.options[0].value.empty()) return std::nullopt;
-    const std::string& name = parsed.options[0].string_key;  // "section.key", as "section.key = value" outside of any section
+    const std::string& name =
+        parsed.options[0]
+            .string_key;  // "section.key", as "section.key = value" outside of any section
     const std::size_t dot = name.find('.');
     Entry entry;
     if (dot != std::string::npos) entry.section = name.substr(0, dot);
@@ -80,7 +83,8 @@ IniFile read_ini(const std::string& path) {
     }
     std::optional<Entry> entry = read_option(section, line);
     if (!entry || entry->key.empty()) {
-      ini.problems.push_back({path, number, line, "is neither KEY = VALUE nor [SECTION]", Severity::kError});
+      ini.problems.push_back(
+          {path, number, line, "is neither KEY = VALUE nor [SECTION]", Severity::kError});
       continue;
     }
     entry->origin = {path, number};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// An INI file as entries with their lines. The grammar is Boost.Program_options' (sections in brackets, KEY = VALUE,
-// # comments), asked line by line because Boost itself does not say where an option stood.
+// An INI file as entries with their lines. The grammar is Boost.Program_options' (sections in
+// brackets, KEY = VALUE, # comments), asked line by line because Boost itself does not say where an
+// option stood.
 #pragma once
 
 #include <map>
@@ -20,14 +21,15 @@ struct Entry {
 };
 
 struct IniFile {
-  std::vector<Entry> entries;                 // in the order of the file
-  std::map<std::string, unsigned> sections;   // name to line of its first header
-  std::vector<Problem> problems;              // unreadable file, lines that are neither
+  std::vector<Entry> entries;                // in the order of the file
+  std::map<std::string, unsigned> sections;  // name to line of its first header
+  std::vector<Problem> problems;             // unreadable file, lines that are neither
 };
 
 [[nodiscard]] IniFile read_ini(const std::string& path);
 
 // A file's lines without their ends, "\r" removed; empty optional and `why` when it cannot be read.
-[[nodiscard]] std::optional<std::vector<std::string>> read_lines(const std::string& path, std::string& why);
+[[nodiscard]] std::optional<std::vector<std::string>> read_lines(const std::string& path,
+                                                                 std::string& why);
 
 }  // namespace vx::config

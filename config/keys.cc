@@ -7,10 +7,10 @@
 namespace vx::config {
 namespace {
 
-constexpr std::uint64_t kMinMtu = 68, kMaxMtu = 65535;       // RFC 791: every link carries 68
-constexpr std::uint64_t kMaxVni = 0xffffff;                  // RFC 7348: 24 bits
-constexpr std::uint64_t kMaxAgeing_s = 32767;                // half of the dataplane's 16-bit clock
-constexpr std::size_t kMaxDeviceName = 31;                 // as protocol::Name holds
+constexpr std::uint64_t kMinMtu = 68, kMaxMtu = 65535;  // RFC 791: every link carries 68
+constexpr std::uint64_t kMaxVni = 0xffffff;             // RFC 7348: 24 bits
+constexpr std::uint64_t kMaxAgeing_s = 32767;           // half of the dataplane's 16-bit clock
+constexpr std::size_t kMaxDeviceName = 31;              // as protocol::Name holds
 constexpr std::uint64_t kMaxLearned = 1u << 20;
 
 using Values = std::vector<std::string>;
@@ -23,15 +23,19 @@ Values number(Number value) {
 Values if_any(std::string text) { return text.empty() ? Values{} : Values{std::move(text)}; }
 
 Complaint read_ttl(Settings& s, const std::string& v) {
-  if (v == "auto" || v == "0") return s.vxlan.ttl = 64, Complaint{};  // ifupdown2's words for the default
+  if (v == "auto" || v == "0")
+    return s.vxlan.ttl = 64, Complaint{};  // ifupdown2's words for the default
   return read_number(v, 1, 255, s.vxlan.ttl);
 }
 Complaint read_tos(Settings& s, const std::string& v) {
   s.vxlan.tos_inherit = v == "inherit";
   if (s.vxlan.tos_inherit) return s.vxlan.tos = 0, Complaint{};
   std::uint8_t tos = 0;
-  if (Complaint complaint = read_number(v, 0, 255, tos); !complaint.empty()) return complaint + ", nor inherit";
-  if ((tos & 3) != 0) return fmt::format("'{}' sets the ECN bits, which follow the inner packet (RFC 6040): use a multiple of 4", v);
+  if (Complaint complaint = read_number(v, 0, 255, tos); !complaint.empty())
+    return complaint + ", nor inherit";
+  if ((tos & 3) != 0)
+    return fmt::format(
+        "'{}' sets the ECN bits, which follow the inner packet (RFC 6040): use a multiple of 4", v);
   return s.vxlan.tos = tos, Complaint{};
 }
 Complaint read_vtep_learning(Settings& s, const std::string& v) {
@@ -52,7 +56,8 @@ Complaint read_local(Settings& s, const std::string& v) {
   if (complaint.empty()) s.vxlan.local = ip;
   return complaint;
 }
-Complaint read_device(Settings& s, const std::string& v) {  // with dpdk: only a name to show, so longer ones pass
+// With dpdk: it is only a name to show, so longer ones pass here; settle.cc looks at the others.
+Complaint read_device(Settings& s, const std::string& v) {
   if (v.empty() || v.size() > kMaxDeviceName || v.find_first_of("/ \t*?[]") != std::string::npos)
     return fmt::format("'{}' is not a device's name", v);
   return s.underlay.device = v, Complaint{};
@@ -61,7 +66,8 @@ Complaint read_underlay_driver(Settings& s, const std::string& v) {
   Driver driver = Driver::kAfXdp;
   std::string devargs;
   if (Complaint complaint = read_driver(v, driver, devargs); !complaint.empty()) return complaint;
-  if (driver != Driver::kAfXdp && driver != Driver::kDpdk) return fmt::format("'{}' is for guest ports: the underlay has af_xdp or dpdk:DEVARGS", v);
+  if (driver != Driver::kAfXdp && driver != Driver::kDpdk)
+    return fmt::format("'{}' is for guest ports: the underlay has af_xdp or dpdk:DEVARGS", v);
   s.underlay.driver = driver;
   s.underlay.devargs = devargs;
   return {};
@@ -73,7 +79,8 @@ Complaint read_vtep_address(Settings& s, const std::string& v) {
 Complaint read_takeover(Settings&, const std::string& v) {
   bool is_wanted = false;
   if (Complaint complaint = read_bool(v, is_wanted); !complaint.empty()) return complaint;
-  return is_wanted ? "takeover of a kernel bridge is not in this version: use bridge or netdev mode" : "";
+  return is_wanted ? "takeover of a kernel bridge is not in this version: use bridge or netdev mode"
+                   : "";
 }
 Complaint read_port_line(Settings& s, const std::string& v) {
   PortSettings port;
@@ -82,7 +89,8 @@ Complaint read_port_line(Settings& s, const std::string& v) {
   return complaint;
 }
 Complaint read_lcores(Settings& s, const std::string& v) {
-  if (v.find_first_not_of("0123456789,-@()") != std::string::npos || v.find_first_of("0123456789") == std::string::npos)
+  if (v.find_first_not_of("0123456789,-@()") != std::string::npos ||
+      v.find_first_of("0123456789") == std::string::npos)
     return fmt::format("'{}' is not a list of cores, e.g. 1 or 1-3,5", v);
   return s.dataplane.lcores = v, Complaint{};
 }
@@ -112,46 +120,61 @@ constexpr bool kOnce = false, kRepeatable = true, kOptional = false, kRequired =
 constexpr Key kKeys[] = {
     {"vxlan", "name", kOnce, kRequired, [](S& s, V v) { return read_netdev_name(v, s.vxlan.name); },
      [](const S& s) { return one(s.vxlan.name); }},
-    {"vxlan", "vxlan-id", kOnce, kRequired, [](S& s, V v) { return read_number(v, 1, kMaxVni, s.vxlan.vni); },
+    {"vxlan", "vxlan-id", kOnce, kRequired,
+     [](S& s, V v) { return read_number(v, 1, kMaxVni, s.vxlan.vni); },
      [](const S& s) { return number(s.vxlan.vni); }},
     {"vxlan", "vxlan-local-tunnelip", kOnce, kOptional, read_local,
      [](const S& s) { return s.vxlan.local ? one(to_text(*s.vxlan.local)) : Values{}; }},
     {"vxlan", "vxlan-remoteip", kRepeatable, kOptional, read_remote, remotes_text},
-    {"vxlan", "vxlan-port", kOnce, kOptional, [](S& s, V v) { return read_number(v, 1, 65535, s.vxlan.port); },
+    {"vxlan", "vxlan-port", kOnce, kOptional,
+     [](S& s, V v) { return read_number(v, 1, 65535, s.vxlan.port); },
      [](const S& s) { return number(s.vxlan.port); }},
-    {"vxlan", "vxlan-learning", kOnce, kOptional, [](S& s, V v) { return read_bool(v, s.vxlan.learning); },
+    {"vxlan", "vxlan-learning", kOnce, kOptional,
+     [](S& s, V v) { return read_bool(v, s.vxlan.learning); },
      [](const S& s) { return one(to_text(s.vxlan.learning)); }},
     {"vxlan", "vtep-learning", kOnce, kOptional, read_vtep_learning,
      [](const S& s) { return one(vtep_learning_text(s.vxlan.vtep_learning)); }},
-    {"vxlan", "udp-csum", kOnce, kOptional, [](S& s, V v) { return read_bool(v, s.vxlan.udp_csum); },
+    {"vxlan", "udp-csum", kOnce, kOptional,
+     [](S& s, V v) { return read_bool(v, s.vxlan.udp_csum); },
      [](const S& s) { return one(to_text(s.vxlan.udp_csum)); }},
-    {"vxlan", "vxlan-ttl", kOnce, kOptional, read_ttl, [](const S& s) { return number(s.vxlan.ttl); }},
+    {"vxlan", "vxlan-ttl", kOnce, kOptional, read_ttl,
+     [](const S& s) { return number(s.vxlan.ttl); }},
     {"vxlan", "vxlan-tos", kOnce, kOptional, read_tos,
      [](const S& s) { return s.vxlan.tos_inherit ? one("inherit") : number(s.vxlan.tos); }},
-    {"vxlan", "mss-clamp", kOnce, kOptional, [](S& s, V v) { return read_bool(v, s.vxlan.mss_clamp); },
+    {"vxlan", "mss-clamp", kOnce, kOptional,
+     [](S& s, V v) { return read_bool(v, s.vxlan.mss_clamp); },
      [](const S& s) { return one(to_text(s.vxlan.mss_clamp)); }},
-    {"vxlan", "hold-port", kOnce, kOptional, [](S& s, V v) { return read_bool(v, s.vxlan.hold_port); },
+    {"vxlan", "hold-port", kOnce, kOptional,
+     [](S& s, V v) { return read_bool(v, s.vxlan.hold_port); },
      [](const S& s) { return one(to_text(s.vxlan.hold_port)); }},
-    {"vxlan", "replace-kernel", kOnce, kOptional, [](S& s, V v) { return read_bool(v, s.vxlan.replace_kernel); },
+    {"vxlan", "replace-kernel", kOnce, kOptional,
+     [](S& s, V v) { return read_bool(v, s.vxlan.replace_kernel); },
      [](const S& s) { return one(to_text(s.vxlan.replace_kernel)); }},
-    {"vxlan", "mtu", kOnce, kOptional, [](S& s, V v) { return read_number(v, kMinMtu, kMaxMtu, s.vxlan.mtu); },
+    {"vxlan", "mtu", kOnce, kOptional,
+     [](S& s, V v) { return read_number(v, kMinMtu, kMaxMtu, s.vxlan.mtu); },
      [](const S& s) { return number(s.vxlan.mtu); }},
 
-    {"underlay", "device", kOnce, kRequired, read_device, [](const S& s) { return one(s.underlay.device); }},
+    {"underlay", "device", kOnce, kRequired, read_device,
+     [](const S& s) { return one(s.underlay.device); }},
     {"underlay", "driver", kOnce, kOptional, read_underlay_driver,
      [](const S& s) { return one(driver_text(s.underlay.driver, s.underlay.devargs)); }},
-    {"underlay", "vlan", kOnce, kOptional, [](S& s, V v) { return read_number(v, 1, kMaxVid, s.underlay.vlan); },
+    {"underlay", "vlan", kOnce, kOptional,
+     [](S& s, V v) { return read_number(v, 1, kMaxVid, s.underlay.vlan); },
      [](const S& s) { return s.underlay.vlan != 0 ? number(s.underlay.vlan) : Values{}; }},
     {"underlay", "vtep-address", kOnce, kOptional, read_vtep_address,
      [](const S& s) { return one(s.underlay.own_address ? "own" : "kernel"); }},
-    {"underlay", "mtu", kOnce, kOptional, [](S& s, V v) { return read_number(v, kMinMtu, kMaxMtu, s.underlay.mtu); },
+    {"underlay", "mtu", kOnce, kOptional,
+     [](S& s, V v) { return read_number(v, kMinMtu, kMaxMtu, s.underlay.mtu); },
      [](const S& s) { return number(s.underlay.mtu); }},
 
-    {"bridge", "name", kOnce, kOptional, [](S& s, V v) { return read_netdev_name(v, s.bridge.name); },
+    {"bridge", "name", kOnce, kOptional,
+     [](S& s, V v) { return read_netdev_name(v, s.bridge.name); },
      [](const S& s) { return if_any(s.bridge.name); }},
-    {"bridge", "bridge-vids", kOnce, kOptional, [](S& s, V v) { return read_vids(v, s.bridge.vids); },
+    {"bridge", "bridge-vids", kOnce, kOptional,
+     [](S& s, V v) { return read_vids(v, s.bridge.vids); },
      [](const S& s) { return if_any(to_text(s.bridge.vids, ' ')); }},
-    {"bridge", "bridge-pvid", kOnce, kOptional, [](S& s, V v) { return read_pvid(v, s.bridge.pvid); },
+    {"bridge", "bridge-pvid", kOnce, kOptional,
+     [](S& s, V v) { return read_pvid(v, s.bridge.pvid); },
      [](const S& s) { return one(pvid_text(s.bridge.pvid)); }},
     {"bridge", "bridge-ageing", kOnce, kOptional,
      [](S& s, V v) { return read_number(v, 0, kMaxAgeing_s, s.bridge.ageing_s); },
@@ -163,7 +186,8 @@ constexpr Key kKeys[] = {
 
     {"port", "port", kRepeatable, kOptional, read_port_line, ports_text},
 
-    {"dataplane", "lcores", kOnce, kOptional, read_lcores, [](const S& s) { return if_any(s.dataplane.lcores); }},
+    {"dataplane", "lcores", kOnce, kOptional, read_lcores,
+     [](const S& s) { return if_any(s.dataplane.lcores); }},
     {"dataplane", "poll", kOnce, kOptional, read_poll,
      [](const S& s) { return one(s.dataplane.poll == Poll::kBusy ? "busy" : "adaptive"); }},
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every key of the configuration: where it stands, how it is read into Settings, how it is printed from them. load() and
-// print() both walk this one table, in its order, so a key that can be read is printed too.
+// Every key of the configuration: where it stands, how it is read into Settings, how it is printed
+// from them. load() and print() both walk this one table, in its order, so a key that can be read
+// is printed too.
 #pragma once
 
 #include <span>
@@ -25,10 +26,12 @@ struct Key {
 };
 
 [[nodiscard]] std::span<const Key> all_keys();
-[[nodiscard]] const Key* find_key(std::string_view section, std::string_view name);  // null: unknown
+[[nodiscard]] const Key* find_key(std::string_view section,
+                                  std::string_view name);  // null: unknown
 
 // `NAME driver=... key=value...`; `bridge` gives the VLANs that the line does not.
-[[nodiscard]] Complaint read_port(const std::string& line, const BridgeSettings& bridge, PortSettings& out);
+[[nodiscard]] Complaint read_port(const std::string& line, const BridgeSettings& bridge,
+                                  PortSettings& out);
 [[nodiscard]] std::string port_text(const PortSettings& port, const BridgeSettings& bridge);
 
 // bridge-vids tagged, bridge-pvid untagged: what the tunnel carries and a port has by default.

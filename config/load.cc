@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// One file: INI entries, then imported entries for the keys that the INI does not give, each read by the table of keys;
-// then what follows from them (settle.cc).
+// One file: INI entries, then imported entries for the keys that the INI does not give, each read
+// by the table of keys; then what follows from them (settle.cc).
 #include "config/load.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <tuple>
 
 #include "config/keys.h"
 #include "config/settle.h"
@@ -26,7 +27,8 @@ class Loader {
     draft_.settings.source = path_;
     draft_.sections = std::move(ini.sections);
     draft_.problems = std::move(ini.problems);
-    if (ini.entries.empty() && !draft_.problems.empty()) return finish();  // unreadable: the rest is no news
+    if (ini.entries.empty() && !draft_.problems.empty())
+      return finish();  // unreadable: the rest is no news
     for (Entry& entry : ini.entries) add(std::move(entry));
     if (!interfaces_.empty()) import();
     read_values();
@@ -48,29 +50,36 @@ class Loader {
     if (key == nullptr) return tell(entry.origin, entry.key, unknown_text(entry));
     std::vector<Entry>& given = draft_.entries[entry.section + "." + entry.key];
     if (!key->is_repeatable && !given.empty())
-      return tell(entry.origin, entry.key, fmt::format("is given already on line {}", given.front().origin.line));
+      return tell(entry.origin, entry.key,
+                  fmt::format("is given already on line {}", given.front().origin.line));
     given.push_back(std::move(entry));
   }
 
   static std::string unknown_text(const Entry& entry) {
     std::vector<std::string> sections, here, elsewhere;
     for (const Key& key : all_keys()) {
-      if (std::find(sections.begin(), sections.end(), key.section) == sections.end()) sections.emplace_back(key.section);
+      if (std::find(sections.begin(), sections.end(), key.section) == sections.end())
+        sections.emplace_back(key.section);
       if (key.section == entry.section) here.emplace_back(key.name);
       if (key.name == entry.key) elsewhere.push_back(fmt::format("[{}]", key.section));
     }
     if (entry.section.empty())
-      return elsewhere.empty() ? fmt::format("is unknown; only '{}' stands before the sections", kInterfaces)
-                               : fmt::format("belongs into {}", fmt::join(elsewhere, " or "));
+      return elsewhere.empty()
+                 ? fmt::format("is unknown; only '{}' stands before the sections", kInterfaces)
+                 : fmt::format("belongs into {}", fmt::join(elsewhere, " or "));
     if (here.empty()) {
       const std::string near = nearest(entry.section, sections);
       return fmt::format("section [{}] is unknown; {}", entry.section,
-                         near.empty() ? fmt::format("there are {}", fmt::join(sections, ", ")) : "did you mean [" + near + "]?");
+                         near.empty() ? fmt::format("there are {}", fmt::join(sections, ", "))
+                                      : "did you mean [" + near + "]?");
     }
-    if (!elsewhere.empty()) return fmt::format("is unknown in [{}]; it belongs into {}", entry.section, fmt::join(elsewhere, " or "));
+    if (!elsewhere.empty())
+      return fmt::format("is unknown in [{}]; it belongs into {}", entry.section,
+                         fmt::join(elsewhere, " or "));
     const std::string near = nearest(entry.key, here);
     return fmt::format("is unknown in [{}]; {}", entry.section,
-                       near.empty() ? fmt::format("there are {}", fmt::join(here, ", ")) : "did you mean " + near + "?");
+                       near.empty() ? fmt::format("there are {}", fmt::join(here, ", "))
+                                    : "did you mean " + near + "?");
   }
 
   void import() {
@@ -81,7 +90,10 @@ class Loader {
         continue;
       }
       const std::filesystem::path file(line.value);
-      const auto path = file.is_absolute() ? file : (std::filesystem::path(path_).parent_path() / file).lexically_normal();
+      const auto path =
+          file.is_absolute()
+              ? file
+              : (std::filesystem::path(path_).parent_path() / file).lexically_normal();
       read_interfaces(path.string(), line.origin, line.key, read);
     }
     const bool is_incomplete = has_error(read.problems);
@@ -99,20 +111,22 @@ class Loader {
     request.vlan = draft_.first("underlay.vlan");
     request.remotes = draft_.entries["vxlan.vxlan-remoteip"];
     ImportResult imported = import_stanzas(read, request);
-    draft_.problems.insert(draft_.problems.end(), imported.problems.begin(), imported.problems.end());
+    draft_.problems.insert(draft_.problems.end(), imported.problems.begin(),
+                           imported.problems.end());
     draft_.has_import_failed = imported.has_failed;
     draft_.wants_netdev_port = imported.is_bridge_port_alone;
     merge(imported.entries);
   }
 
-  // Explicit keys win: an imported one counts only where the file itself has none. Of imported single keys the first
-  // counts (the vxlan's own local address before one found by subnet).
+  // Explicit keys win: an imported one counts only where the file itself has none. Of imported
+  // single keys the first counts (the vxlan's own local address before one found by subnet).
   void merge(const std::vector<Entry>& imported) {
     std::map<std::string, std::vector<Entry>> added;
     for (const Entry& entry : imported) {
       const std::string id = entry.section + "." + entry.key;
       const Key* key = find_key(entry.section, entry.key);
-      const bool is_taken = !draft_.entries[id].empty() || key == nullptr || (!key->is_repeatable && !added[id].empty());
+      const bool is_taken = !draft_.entries[id].empty() || key == nullptr ||
+                            (!key->is_repeatable && !added[id].empty());
       if (!is_taken) added[id].push_back(entry);
     }
     for (auto& [id, entries] : added)
@@ -138,7 +152,9 @@ class Loader {
   LoadResult finish() {
     LoadResult result;
     std::stable_sort(draft_.problems.begin(), draft_.problems.end(),
-                     [](const Problem& a, const Problem& b) { return std::tie(a.file, a.line) < std::tie(b.file, b.line); });
+                     [](const Problem& a, const Problem& b) {
+                       return std::tie(a.file, a.line) < std::tie(b.file, b.line);
+                     });
     for (const auto& [id, entries] : draft_.entries)
       if (!entries.empty() && id != "port.port") result.origins[id] = entries.front().origin;
     for (std::size_t i = 0; i < draft_.port_origins.size(); ++i)
@@ -156,14 +172,18 @@ class Loader {
 
 }  // namespace
 
-LoadResult load(const std::string& path, const HostFacts& facts) { return Loader(path, facts).run(); }
+LoadResult load(const std::string& path, const HostFacts& facts) {
+  return Loader(path, facts).run();
+}
 
 bool has_error(const std::vector<Problem>& problems) {
-  return std::any_of(problems.begin(), problems.end(), [](const Problem& p) { return p.severity == Severity::kError; });
+  return std::any_of(problems.begin(), problems.end(),
+                     [](const Problem& p) { return p.severity == Severity::kError; });
 }
 
 std::string to_string(const Problem& problem) {
-  return fmt::format("{}{}: {}: {}{}", problem.file, problem.line != 0 ? fmt::format(":{}", problem.line) : "", problem.key,
+  return fmt::format("{}{}: {}: {}{}", problem.file,
+                     problem.line != 0 ? fmt::format(":{}", problem.line) : "", problem.key,
                      problem.severity == Severity::kWarning ? "warning: " : "", problem.text);
 }
 

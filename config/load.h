@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads configuration files: INI, with what they import from ifupdown2 files (design.md section 5).
 //
-// All problems are collected, never only the first. Nothing here throws but std::bad_alloc; nothing is cached;
-// any thread may call.
+// All problems are collected, never only the first. Nothing here throws but std::bad_alloc; nothing
+// is cached; any thread may call.
 #pragma once
 
 #include <iosfwd>
@@ -17,28 +17,30 @@
 namespace vx::config {
 
 struct LoadResult {
-  std::optional<Settings> settings;         // present exactly when no problem is an error
-  std::vector<Problem> problems;            // sorted by file and line
-  std::map<std::string, Origin> origins;    // by "section.key", and "port.NAME" for each port
+  std::optional<Settings> settings;       // present exactly when no problem is an error
+  std::vector<Problem> problems;          // sorted by file and line
+  std::map<std::string, Origin> origins;  // by "section.key", and "port.NAME" for each port
 };
 
-// One file. `settings` are complete: vxlan.local, vxlan.mtu and underlay.mtu are set, our own address is not among the
-// remotes, `mode` is inferred. A key that the file does not give comes from the imported stanzas, then
-// from `facts` (local address, underlay device and MTU only), then from settings.h's defaults.
+// One file. `settings` are complete: vxlan.local, vxlan.mtu and underlay.mtu are set, our own
+// address is not among the remotes, `mode` is inferred. A key that the file does not give comes
+// from the imported stanzas, then from `facts` (local address, underlay device and MTU only), then
+// from settings.h's defaults.
 [[nodiscard]] LoadResult load(const std::string& path, const HostFacts& facts);
 
 struct LoadAllResult {
-  std::vector<Settings> settings;           // in the order of the paths; empty when any problem is an error
+  std::vector<Settings> settings;  // in the order of the paths; empty when any problem is an error
   std::vector<Problem> problems;
 };
 
-// The files of one instance, one per VNI: each as load(), and then what they must agree on (underlay, [dataplane])
-// or must not share (VNI, name, ports).
+// The files of one instance, one per VNI: each as load(), and then what they must agree on
+// (underlay, [dataplane]) or must not share (VNI, name, ports).
 [[nodiscard]] LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts);
 
-// `vxplane-control --check`: the effective configuration of each file to `out` (nothing when any has an error), every
-// problem to `err`, one a line. Returns the exit code: 0, or 2 on any error.
-int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out, std::ostream& err);
+// `vxplane-control --check`: the effective configuration of each file to `out` (nothing when any
+// has an error), every problem to `err`, one a line. Returns the exit code: 0, or 2 on any error.
+int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out,
+          std::ostream& err);
 
 [[nodiscard]] bool has_error(const std::vector<Problem>& problems);
 

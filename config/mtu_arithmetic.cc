@@ -9,7 +9,9 @@ namespace {
 
 constexpr unsigned kMinIpv6Mtu = 1280;  // RFC 8200 section 5
 
-bool is_ipv6(const Settings& settings) { return settings.vxlan.local && !settings.vxlan.local->is_v4(); }
+bool is_ipv6(const Settings& settings) {
+  return settings.vxlan.local && !settings.vxlan.local->is_v4();
+}
 unsigned less(unsigned from, unsigned what) { return from > what ? from - what : 0; }
 
 }  // namespace
@@ -34,15 +36,21 @@ std::optional<MtuVerdict> judge_mtu(const Settings& settings) {
   const unsigned mtu = settings.vxlan.mtu;
   const bool v6 = is_ipv6(settings);
   const MtuCeilings ceilings = mtu_ceilings(settings.underlay.mtu, v6);
-  const auto because = fmt::format("an underlay MTU of {} less {} bytes of VXLAN over {}", settings.underlay.mtu,
-                                   v6 ? kOverheadIpv6 : kOverheadIpv4, v6 ? "IPv6" : "IPv4");
+  const auto because =
+      fmt::format("an underlay MTU of {} less {} bytes of VXLAN over {}", settings.underlay.mtu,
+                  v6 ? kOverheadIpv6 : kOverheadIpv4, v6 ? "IPv6" : "IPv4");
   if (mtu > ceilings.untagged)
-    return MtuVerdict{Severity::kError, fmt::format("{} does not fit: at most {}, {}", mtu, ceilings.untagged, because)};
+    return MtuVerdict{Severity::kError, fmt::format("{} does not fit: at most {}, {}", mtu,
+                                                    ceilings.untagged, because)};
   if (mtu > ceilings.one_tag && carries_tags(settings.bridge))
-    return MtuVerdict{Severity::kWarning, fmt::format("{} fits untagged only: with one inner tag at most {}, {} and 4 of tag", mtu,
-                                                      ceilings.one_tag, because)};
+    return MtuVerdict{
+        Severity::kWarning,
+        fmt::format("{} fits untagged only: with one inner tag at most {}, {} and 4 of tag", mtu,
+                    ceilings.one_tag, because)};
   if (mtu < kMinIpv6Mtu)
-    return MtuVerdict{Severity::kWarning, fmt::format("{} is too small for guests' IPv6, which needs {}", mtu, kMinIpv6Mtu)};
+    return MtuVerdict{
+        Severity::kWarning,
+        fmt::format("{} is too small for guests' IPv6, which needs {}", mtu, kMinIpv6Mtu)};
   return std::nullopt;
 }
 
@@ -57,14 +65,15 @@ std::vector<std::string> mtu_lines(const Settings& settings) {
   };
   return {
       fmt::format("MTU arithmetic, in bytes of IP packet: underlay {}, overlay {}", underlay, mtu),
-      fmt::format("VXLAN over {} costs {}: {} {} + 8 UDP + 8 VXLAN + 14 inner Ethernet", v6 ? "IPv6" : "IPv4",
-                  v6 ? kOverheadIpv6 : kOverheadIpv4, v6 ? 40 : 20, v6 ? "IPv6" : "IPv4"),
-      fmt::format("guest packets, untagged:           {} - {}     = {} at most; {}", underlay, v6 ? kOverheadIpv6 : kOverheadIpv4,
-                  ceilings.untagged, fits(ceilings.untagged)),
-      fmt::format("guest packets, one 802.1Q tag:     {} - {} - 4 = {} at most; {}", underlay, v6 ? kOverheadIpv6 : kOverheadIpv4,
-                  ceilings.one_tag, fits(ceilings.one_tag)),
-      fmt::format("guest packets, two tags:           {} - {} - 8 = {} at most; {}", underlay, v6 ? kOverheadIpv6 : kOverheadIpv4,
-                  ceilings.two_tags, fits(ceilings.two_tags)),
+      fmt::format("VXLAN over {} costs {}: {} {} + 8 UDP + 8 VXLAN + 14 inner Ethernet",
+                  v6 ? "IPv6" : "IPv4", v6 ? kOverheadIpv6 : kOverheadIpv4, v6 ? 40 : 20,
+                  v6 ? "IPv6" : "IPv4"),
+      fmt::format("guest packets, untagged:           {} - {}     = {} at most; {}", underlay,
+                  v6 ? kOverheadIpv6 : kOverheadIpv4, ceilings.untagged, fits(ceilings.untagged)),
+      fmt::format("guest packets, one 802.1Q tag:     {} - {} - 4 = {} at most; {}", underlay,
+                  v6 ? kOverheadIpv6 : kOverheadIpv4, ceilings.one_tag, fits(ceilings.one_tag)),
+      fmt::format("guest packets, two tags:           {} - {} - 8 = {} at most; {}", underlay,
+                  v6 ? kOverheadIpv6 : kOverheadIpv4, ceilings.two_tags, fits(ceilings.two_tags)),
   };
 }
 

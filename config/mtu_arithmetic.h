@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What fits through the tunnel. All sizes are layer-3 bytes: an IP packet without Ethernet header and tags.
-// Outer IP packet = outer IP + UDP + VXLAN + inner Ethernet + 4 per inner tag + inner IP packet (RFC 7348 section 5). Pure.
+// What fits through the tunnel. All sizes are layer-3 bytes: an IP packet without Ethernet header
+// and tags. Outer IP packet = outer IP + UDP + VXLAN + inner Ethernet + 4 per inner tag + inner IP
+// packet (RFC 7348 section 5). Pure.
 #pragma once
 
 #include <optional>
@@ -14,7 +15,7 @@ namespace vx::config {
 // The largest guest packets; 0 where the underlay is too small for any.
 struct MtuCeilings {
   unsigned untagged = 0;
-  unsigned one_tag = 0;   // with one inner 802.1Q tag
+  unsigned one_tag = 0;  // with one inner 802.1Q tag
   unsigned two_tags = 0;
   friend bool operator==(const MtuCeilings&, const MtuCeilings&) = default;
 };

@@ -10,9 +10,10 @@
 namespace vx::config {
 
 std::string print(const Settings& settings) {
-  std::string text = fmt::format("# {} mode: {}\n", settings.mode == Mode::kNetdev ? "netdev" : "bridge",
-                                 settings.mode == Mode::kNetdev ? "a tap stands in the kernel's bridge for the vxlan device"
-                                                                : "vxplane is the bridge and the tunnel");
+  std::string text = fmt::format(
+      "# {} mode: {}\n", settings.mode == Mode::kNetdev ? "netdev" : "bridge",
+      settings.mode == Mode::kNetdev ? "a tap stands in the kernel's bridge for the vxlan device"
+                                     : "vxplane is the bridge and the tunnel");
   for (const std::string& line : mtu_lines(settings)) text += "# " + line + "\n";
   std::string_view section;
   for (const Key& key : all_keys()) {

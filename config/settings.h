@@ -20,12 +20,12 @@ enum class Mode : std::uint8_t { kBridge, kNetdev };  // takeover is a later iss
 
 // [vxlan]
 struct VxlanSettings {
-  std::string name;                         // required
-  std::uint32_t vni = 0;                    // vxlan-id, 1 to 16777215, required
-  std::optional<IpAddress> local;           // vxlan-local-tunnelip; load() has always set it
-  std::vector<IpAddress> remotes;           // vxlan-remoteip; our own address already removed
+  std::string name;                // required
+  std::uint32_t vni = 0;           // vxlan-id, 1 to 16777215, required
+  std::optional<IpAddress> local;  // vxlan-local-tunnelip; load() has always set it
+  std::vector<IpAddress> remotes;  // vxlan-remoteip; our own address already removed
   std::uint16_t port = kVxlanPort;
-  bool learning = true;                     // vxlan-learning
+  bool learning = true;  // vxlan-learning
   VtepLearning vtep_learning = VtepLearning::kNo;
   bool udp_csum = true;
   std::uint8_t ttl = 64;
@@ -34,54 +34,55 @@ struct VxlanSettings {
   bool mss_clamp = false;
   bool hold_port = true;
   bool replace_kernel = false;
-  std::uint16_t mtu = 0;                    // overlay MTU; absent in the file: the ceiling of the underlay (warned)
+  std::uint16_t mtu = 0;  // overlay MTU; absent in the file: what fits (warned)
   friend bool operator==(const VxlanSettings&, const VxlanSettings&) = default;
 };
 
 // [underlay]
 struct UnderlaySettings {
-  std::string device;                       // required
+  std::string device;  // required
   Driver driver = Driver::kAfXdp;
-  std::string devargs;                      // driver = dpdk:DEVARGS
-  std::uint16_t vlan = 0;                   // 0: untagged
-  bool own_address = false;                 // vtep-address = own
+  std::string devargs;       // driver = dpdk:DEVARGS
+  std::uint16_t vlan = 0;    // 0: untagged
+  bool own_address = false;  // vtep-address = own
   std::uint16_t mtu = 1500;
   friend bool operator==(const UnderlaySettings&, const UnderlaySettings&) = default;
 };
 
 // [bridge]
 struct BridgeSettings {
-  std::string name;                         // may be empty
-  VidSet vids;                              // bridge-vids
-  std::uint16_t pvid = 1;                   // bridge-pvid; 0 for none
-  std::uint32_t ageing_s = 300;             // bridge-ageing; 0: nothing learned is kept
+  std::string name;              // may be empty
+  VidSet vids;                   // bridge-vids
+  std::uint16_t pvid = 1;        // bridge-pvid; 0 for none
+  std::uint32_t ageing_s = 300;  // bridge-ageing; 0: nothing learned is kept
   std::uint32_t fdb_max_learned = 65536;
   friend bool operator==(const BridgeSettings&, const BridgeSettings&) = default;
 };
 
 // [port] port = NAME driver=... key=value...
 struct PortSettings {
-  std::string name;                         // a netdev's name or, with * ? [ ], a pattern of names
+  std::string name;  // a netdev's name or, with * ? [ ], a pattern of names
   Driver driver = Driver::kTap;
   std::string devargs;
-  VlanTable vlans;                          // from bridge-access | bridge-vids, bridge-pvid, bridge-untagged; default: the bridge's
-  std::uint32_t fdb_max_learned = 0;        // 0: no limit of its own
-  std::uint32_t storm_pps = 0;              // 0: no limit
-  std::uint16_t queues = 0;                 // 0: as many as workers and device have
+  // From bridge-access | bridge-vids, bridge-pvid, bridge-untagged; default: the bridge's.
+  VlanTable vlans;
+  std::uint32_t fdb_max_learned = 0;  // 0: no limit of its own
+  std::uint32_t storm_pps = 0;        // 0: no limit
+  std::uint16_t queues = 0;           // 0: as many as workers and device have
   [[nodiscard]] bool is_pattern() const { return name.find_first_of("*?[") != std::string::npos; }
   friend bool operator==(const PortSettings&, const PortSettings&) = default;
 };
 
 // [dataplane]
 struct DataplaneSettings {
-  std::string lcores;                       // as for --lcores; empty: the dataplane's own flag
+  std::string lcores;  // as for --lcores; empty: the dataplane's own flag
   Poll poll = Poll::kAdaptive;
   friend bool operator==(const DataplaneSettings&, const DataplaneSettings&) = default;
 };
 
 struct Settings {
-  std::string source;                       // the file it came from, for messages
-  Mode mode = Mode::kBridge;                // netdev: a tap port bears the vxlan's name
+  std::string source;         // the file it came from, for messages
+  Mode mode = Mode::kBridge;  // netdev: a tap port bears the vxlan's name
   VxlanSettings vxlan;
   UnderlaySettings underlay;
   BridgeSettings bridge;
@@ -98,7 +99,8 @@ struct Origin {
 
 enum class Severity : std::uint8_t { kError, kWarning };
 
-// Printed as `FILE:LINE: KEY: text` (line 0: `FILE: KEY: text`; warnings as `FILE:LINE: KEY: warning: text`).
+// Printed as `FILE:LINE: KEY: text` (line 0: `FILE: KEY: text`; warnings as `FILE:LINE: KEY:
+// warning: text`).
 struct Problem {
   std::string file;
   unsigned line = 0;

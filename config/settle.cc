@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Order matters: required keys, underlay and local address, remotes, VLANs and ports, mode, and last the MTUs, which need all.
+// Order matters: required keys, underlay and local address, remotes, VLANs and ports, mode, and
+// last the MTUs, which need all.
 #include "config/settle.h"
 
 #include <fmt/format.h>
@@ -18,7 +19,10 @@ constexpr unsigned kSmallestMtu = 68;  // RFC 791
 class Settler {
  public:
   Settler(Draft& draft, const HostFacts& facts)
-      : draft_(draft), s_(draft.settings), interfaces_(facts.interfaces ? facts.interfaces() : std::vector<HostInterface>{}), facts_(facts) {}
+      : draft_(draft),
+        s_(draft.settings),
+        interfaces_(facts.interfaces ? facts.interfaces() : std::vector<HostInterface>{}),
+        facts_(facts) {}
 
   void run() {
     find_local();
@@ -34,7 +38,8 @@ class Settler {
   bool is_given(const std::string& id) const { return draft_.first(id) != nullptr; }
   bool is_good(const std::string& id) const { return is_given(id) && draft_.bad.count(id) == 0; }
 
-  // Where a key stands; one that is missing, where it should: its section's first line, or the file's.
+  // Where a key stands; one that is missing, where it should: its section's first line, or the
+  // file's.
   Origin where(const std::string& id) const {
     if (const Entry* entry = draft_.first(id)) return entry->origin;
     const auto section = draft_.sections.find(id.substr(0, id.find('.')));
@@ -60,9 +65,11 @@ class Settler {
   // Explicit or imported, else the machine's own answer for the remotes.
   void find_local() {
     if (is_given("vxlan.vxlan-local-tunnelip") || draft_.has_import_failed) return;
-    if (s_.vxlan.remotes.empty() && draft_.bad.count("vxlan.vxlan-remoteip") != 0) return;  // told already
+    if (s_.vxlan.remotes.empty() && draft_.bad.count("vxlan.vxlan-remoteip") != 0)
+      return;  // told already
     for (const IpAddress& remote : s_.vxlan.remotes) {
-      if (const HostInterface* below = device_on_host(); below != nullptr && is_given("underlay.device"))
+      if (const HostInterface* below = device_on_host();
+          below != nullptr && is_given("underlay.device"))
         for (const InterfaceAddress& address : below->addresses)
           if (!s_.vxlan.local && is_in_subnet(remote, address)) s_.vxlan.local = address.ip;
       if (!s_.vxlan.local && facts_.route_source) s_.vxlan.local = facts_.route_source(remote);
@@ -70,7 +77,8 @@ class Settler {
     }
     if (!s_.vxlan.local) {
       tell(Severity::kError, "vxlan.vxlan-local-tunnelip",
-           "is missing, and neither imported stanzas nor this machine have an interface towards a remote");
+           "is missing, and neither imported stanzas nor this machine have an interface towards a "
+           "remote");
       return;
     }
     if (is_given("underlay.device")) return;
@@ -99,10 +107,12 @@ class Settler {
     UnderlaySettings& underlay = s_.underlay;
     if (underlay.driver == Driver::kDpdk) {
       if (is_good("underlay.vtep-address") && !underlay.own_address)
-        tell(Severity::kError, "underlay.vtep-address", "the kernel has no address on a dpdk: device: own, or leave it out");
+        tell(Severity::kError, "underlay.vtep-address",
+             "the kernel has no address on a dpdk: device: own, or leave it out");
       underlay.own_address = true;
       if (!is_given("vxlan.vxlan-local-tunnelip") && s_.vxlan.local)
-        tell(Severity::kError, "vxlan.vxlan-local-tunnelip", "is missing: the kernel has no address on a dpdk: device");
+        tell(Severity::kError, "vxlan.vxlan-local-tunnelip",
+             "is missing: the kernel has no address on a dpdk: device");
     } else if (is_good("underlay.device")) {
       std::string name;
       if (const Complaint complaint = read_netdev_name(underlay.device, name); !complaint.empty())
@@ -111,8 +121,11 @@ class Settler {
     const HostInterface* below = device_on_host();
     if (!is_given("underlay.mtu")) {
       underlay.mtu = below != nullptr && below->mtu != 0 ? below->mtu : kDefaultMtu;
-    } else if (below != nullptr && below->mtu != 0 && below->mtu < underlay.mtu && underlay.driver != Driver::kDpdk) {
-      tell(Severity::kWarning, "underlay.mtu", fmt::format("{} is more than the {} that {} has on this machine", underlay.mtu, below->mtu, below->name));
+    } else if (below != nullptr && below->mtu != 0 && below->mtu < underlay.mtu &&
+               underlay.driver != Driver::kDpdk) {
+      tell(Severity::kWarning, "underlay.mtu",
+           fmt::format("{} is more than the {} that {} has on this machine", underlay.mtu,
+                       below->mtu, below->name));
     }
   }
 
@@ -122,32 +135,41 @@ class Settler {
     for (const Entry& entry : draft_.entries[id]) {
       IpAddress ip;
       if (!read_vtep_ip(entry.value, ip).empty()) continue;  // told already
-      const std::optional<IpAddress> like = s_.vxlan.local || kept.empty() ? s_.vxlan.local : std::optional(kept.front());
+      const std::optional<IpAddress> like =
+          s_.vxlan.local || kept.empty() ? s_.vxlan.local : std::optional(kept.front());
       if (like && ip == s_.vxlan.local) {
-        tell(Severity::kWarning, entry.origin, "vxlan-remoteip", fmt::format("{} is our own address: left out", to_text(ip)));
+        tell(Severity::kWarning, entry.origin, "vxlan-remoteip",
+             fmt::format("{} is our own address: left out", to_text(ip)));
       } else if (std::find(kept.begin(), kept.end(), ip) != kept.end()) {
-        tell(Severity::kWarning, entry.origin, "vxlan-remoteip", fmt::format("{} is given twice", to_text(ip)));
+        tell(Severity::kWarning, entry.origin, "vxlan-remoteip",
+             fmt::format("{} is given twice", to_text(ip)));
       } else if (like && like->is_v4() != ip.is_v4()) {
         tell(Severity::kError, entry.origin, "vxlan-remoteip",
-             fmt::format("{} and {} {} are of different IP versions: a tunnel has one", to_text(ip), s_.vxlan.local ? "the local" : "the remote", to_text(*like)));
+             fmt::format("{} and {} {} are of different IP versions: a tunnel has one", to_text(ip),
+                         s_.vxlan.local ? "the local" : "the remote", to_text(*like)));
       } else {
         kept.push_back(ip);
       }
     }
     s_.vxlan.remotes = kept;
-    if (kept.empty() && draft_.bad.count(id) == 0 && s_.vxlan.vtep_learning != VtepLearning::kFlood && !draft_.has_import_failed)
+    if (kept.empty() && draft_.bad.count(id) == 0 &&
+        s_.vxlan.vtep_learning != VtepLearning::kFlood && !draft_.has_import_failed)
       tell(Severity::kWarning, id, "there is no remote VTEP: nothing is sent until vxctl adds one");
   }
 
   void settle_names() {
-    const auto collide = [&](const std::string& id, const std::string& a, const std::string& b, std::string_view what) {
-      if (!a.empty() && a == b) tell(Severity::kError, id, fmt::format("'{}' is the name of the {} too", a, what));
+    const auto collide = [&](const std::string& id, const std::string& a, const std::string& b,
+                             std::string_view what) {
+      if (!a.empty() && a == b)
+        tell(Severity::kError, id, fmt::format("'{}' is the name of the {} too", a, what));
     };
     collide("vxlan.name", s_.vxlan.name, s_.underlay.device, "underlay device");
     collide("bridge.name", s_.bridge.name, s_.vxlan.name, "vxlan");
     collide("bridge.name", s_.bridge.name, s_.underlay.device, "underlay device");
-    if (s_.bridge.vids.is_empty() && s_.bridge.pvid == kNoPvid && draft_.bad.count("bridge.bridge-vids") == 0)
-      tell(Severity::kError, "bridge.bridge-pvid", "none, and no bridge-vids: the tunnel would carry no VLAN");
+    if (s_.bridge.vids.is_empty() && s_.bridge.pvid == kNoPvid &&
+        draft_.bad.count("bridge.bridge-vids") == 0)
+      tell(Severity::kError, "bridge.bridge-pvid",
+           "none, and no bridge-vids: the tunnel would carry no VLAN");
   }
 
   void settle_ports() {
@@ -163,8 +185,11 @@ class Settler {
     if (s_.mode != Mode::kNetdev) return;
     for (std::size_t i = 0; i < s_.ports.size(); ++i)
       if (s_.ports[i].name != s_.vxlan.name)
-        tell(Severity::kError, draft_.port_origins[i], "port",
-             fmt::format("{}: in netdev mode (port {} driver=tap) the kernel's bridge has the guests' ports", s_.ports[i].name, s_.vxlan.name));
+        tell(
+            Severity::kError, draft_.port_origins[i], "port",
+            fmt::format(
+                "{}: in netdev mode (port {} driver=tap) the kernel's bridge has the guests' ports",
+                s_.ports[i].name, s_.vxlan.name));
   }
 
   void settle_port(std::size_t index, const VlanTable& tunnel) {
@@ -174,28 +199,42 @@ class Settler {
     };
     for (std::size_t earlier = 0; earlier < index; ++earlier)
       if (s_.ports[earlier].name == port.name)
-        return complain(Severity::kError, fmt::format("is a port already on line {}", draft_.port_origins[earlier].line));
+        return complain(Severity::kError, fmt::format("is a port already on line {}",
+                                                      draft_.port_origins[earlier].line));
     if (port.name == s_.underlay.device) complain(Severity::kError, "is the underlay device");
-    if (!s_.bridge.name.empty() && port.name == s_.bridge.name) complain(Severity::kError, "is the bridge's name");
+    if (!s_.bridge.name.empty() && port.name == s_.bridge.name)
+      complain(Severity::kError, "is the bridge's name");
     if (port.name == s_.vxlan.name) {
-      if (port.driver != Driver::kTap) complain(Severity::kError, "has the vxlan's name, which only a driver=tap port may have (netdev mode)");
+      if (port.driver != Driver::kTap)
+        complain(Severity::kError,
+                 "has the vxlan's name, which only a driver=tap port may have (netdev mode)");
       s_.mode = Mode::kNetdev;
     }
     VidSet local_only = port.vlans.members;
-    for (std::size_t w = 0; w < local_only.words.size(); ++w) local_only.words[w] &= ~tunnel.members.words[w];
+    for (std::size_t w = 0; w < local_only.words.size(); ++w)
+      local_only.words[w] &= ~tunnel.members.words[w];
     if (!local_only.is_empty())
-      complain(Severity::kWarning, fmt::format("VLAN {} stays on this host: the tunnel carries bridge-vids and bridge-pvid only", to_text(local_only, ',')));
+      complain(
+          Severity::kWarning,
+          fmt::format(
+              "VLAN {} stays on this host: the tunnel carries bridge-vids and bridge-pvid only",
+              to_text(local_only, ',')));
   }
 
   void settle_mtus() {
-    if (!s_.vxlan.local || draft_.bad.count("underlay.mtu") != 0 || draft_.bad.count("vxlan.mtu") != 0) return;
+    if (!s_.vxlan.local || draft_.bad.count("underlay.mtu") != 0 ||
+        draft_.bad.count("vxlan.mtu") != 0)
+      return;
     const unsigned ceiling = largest_safe_mtu(s_);
     if (ceiling < kSmallestMtu)
-      return tell(Severity::kError, "underlay.mtu", fmt::format("{} leaves no room for guests' packets", s_.underlay.mtu));
+      return tell(Severity::kError, "underlay.mtu",
+                  fmt::format("{} leaves no room for guests' packets", s_.underlay.mtu));
     if (!is_given("vxlan.mtu")) {
       if (draft_.has_import_failed) return;
       s_.vxlan.mtu = static_cast<std::uint16_t>(ceiling);
-      tell(Severity::kWarning, "vxlan.mtu", fmt::format("is missing: {} is taken, the most that fits; the guests' MTU must agree", ceiling));
+      tell(Severity::kWarning, "vxlan.mtu",
+           fmt::format("is missing: {} is taken, the most that fits; the guests' MTU must agree",
+                       ceiling));
     }
     if (const auto verdict = judge_mtu(s_)) tell(verdict->severity, "vxlan.mtu", verdict->text);
   }

@@ -16,18 +16,20 @@ struct Mapped {
   std::string_view attribute, key;
 };
 constexpr Mapped kVxlanAttributes[] = {
-    {"vxlan-id", "vxlan-id"},           {"vxlan-local-tunnelip", "vxlan-local-tunnelip"},
-    {"vxlan-port", "vxlan-port"},       {"vxlan-learning", "vxlan-learning"},
-    {"vxlan-ttl", "vxlan-ttl"},         {"vxlan-tos", "vxlan-tos"},
-    {"vxlan-udp-csum", "udp-csum"},     {"mtu", "mtu"},
+    {"vxlan-id", "vxlan-id"},       {"vxlan-local-tunnelip", "vxlan-local-tunnelip"},
+    {"vxlan-port", "vxlan-port"},   {"vxlan-learning", "vxlan-learning"},
+    {"vxlan-ttl", "vxlan-ttl"},     {"vxlan-tos", "vxlan-tos"},
+    {"vxlan-udp-csum", "udp-csum"}, {"mtu", "mtu"},
 };
 // Each value is a VTEP: groups are then refused by the grammar of addresses.
-constexpr std::string_view kRemoteAttributes[] = {"vxlan-remoteip", "vxlan-svcnodeip", "vxlan-mcastgrp", "vxlan-svcnodeip6", "vxlan-mcastgrp6"};
+constexpr std::string_view kRemoteAttributes[] = {
+    "vxlan-remoteip", "vxlan-svcnodeip", "vxlan-mcastgrp", "vxlan-svcnodeip6", "vxlan-mcastgrp6"};
 constexpr std::string_view kElsewhere[] = {"vxlan-physdev", "vxlan-ageing"};
 
 class Importer {
  public:
-  Importer(const Interfaces& interfaces, const ImportRequest& request) : interfaces_(interfaces), request_(request) {}
+  Importer(const Interfaces& interfaces, const ImportRequest& request)
+      : interfaces_(interfaces), request_(request) {}
 
   ImportResult run() {
     if (!pick_vxlan()) {
@@ -43,14 +45,16 @@ class Importer {
   }
 
  private:
-  void add(std::string_view section, std::string_view key, std::string value, const Origin& origin) {
+  void add(std::string_view section, std::string_view key, std::string value,
+           const Origin& origin) {
     result_.entries.push_back({std::string(section), std::string(key), std::move(value), origin});
   }
   void add(std::string_view section, std::string_view key, const Attribute* attribute) {
     if (attribute != nullptr) add(section, key, attribute->value, attribute->origin);
   }
   void tell(Severity severity, const Origin& origin, std::string_view key, std::string text) {
-    result_.problems.push_back({origin.file, origin.line, std::string(key), std::move(text), severity});
+    result_.problems.push_back(
+        {origin.file, origin.line, std::string(key), std::move(text), severity});
   }
 
   bool pick_vxlan() {
@@ -62,31 +66,41 @@ class Importer {
     }
     if (request_.name == nullptr && names.size() > 1) {
       tell(Severity::kError, request_.origin, "interfaces",
-           fmt::format("several vxlan stanzas ({}): pick one by name = in [vxlan]", fmt::join(names, ", ")));
+           fmt::format("several vxlan stanzas ({}): pick one by name = in [vxlan]",
+                       fmt::join(names, ", ")));
       return false;
     }
-    if (vxlan_ != nullptr || request_.vni != nullptr) return true;  // a whole [vxlan] may want the underlay's stanza only
+    if (vxlan_ != nullptr || request_.vni != nullptr)
+      return true;  // a whole [vxlan] may want the underlay's stanza only
     if (request_.name != nullptr)
       tell(Severity::kError, request_.name->origin, "name",
            names.empty() ? "there is no vxlan stanza (one with vxlan-id) in the imported files"
-                         : fmt::format("'{}' is no vxlan stanza of the imported files ({})", request_.name->value, fmt::join(names, ", ")));
+                         : fmt::format("'{}' is no vxlan stanza of the imported files ({})",
+                                       request_.name->value, fmt::join(names, ", ")));
     else
-      tell(Severity::kError, request_.origin, "interfaces", "there is no vxlan stanza (one with vxlan-id) in the imported files");
+      tell(Severity::kError, request_.origin, "interfaces",
+           "there is no vxlan stanza (one with vxlan-id) in the imported files");
     return false;
   }
 
   void import_vxlan() {
     add("vxlan", "name", vxlan_->name, vxlan_->origin);
-    for (const Mapped& mapped : kVxlanAttributes) add("vxlan", mapped.key, vxlan_->find(mapped.attribute));
+    for (const Mapped& mapped : kVxlanAttributes)
+      add("vxlan", mapped.key, vxlan_->find(mapped.attribute));
     for (const Attribute& attribute : vxlan_->attributes) {
       const std::string& key = attribute.key;
-      if (std::find(std::begin(kRemoteAttributes), std::end(kRemoteAttributes), key) != std::end(kRemoteAttributes)) {
-        for (const std::string& word : split_words(attribute.value, " \t,")) add("vxlan", "vxlan-remoteip", word, attribute.origin);
+      if (std::find(std::begin(kRemoteAttributes), std::end(kRemoteAttributes), key) !=
+          std::end(kRemoteAttributes)) {
+        for (const std::string& word : split_words(attribute.value, " \t,"))
+          add("vxlan", "vxlan-remoteip", word, attribute.origin);
         continue;
       }
-      const bool is_mapped = std::any_of(std::begin(kVxlanAttributes), std::end(kVxlanAttributes), [&](const Mapped& m) { return m.attribute == key; });
-      const bool is_used = std::find(std::begin(kElsewhere), std::end(kElsewhere), key) != std::end(kElsewhere);
-      if (key.starts_with("vxlan-") && !is_mapped && !is_used) tell(Severity::kWarning, attribute.origin, key, "is not imported");
+      const bool is_mapped = std::any_of(std::begin(kVxlanAttributes), std::end(kVxlanAttributes),
+                                         [&](const Mapped& m) { return m.attribute == key; });
+      const bool is_used =
+          std::find(std::begin(kElsewhere), std::end(kElsewhere), key) != std::end(kElsewhere);
+      if (key.starts_with("vxlan-") && !is_mapped && !is_used)
+        tell(Severity::kWarning, attribute.origin, key, "is not imported");
     }
   }
 
@@ -115,8 +129,10 @@ class Importer {
     const Attribute* aware = bridge_->find("bridge-vlan-aware");
     bool is_aware = false;
     if (aware == nullptr || !read_bool(aware->value, is_aware).empty() || !is_aware) {
-      tell(Severity::kWarning, aware != nullptr ? aware->origin : bridge_->origin, "bridge-vlan-aware",
-           fmt::format("{} is not VLAN-aware: taken as bridge-vids 2-4094 and bridge-pvid 1", bridge_->name));
+      tell(Severity::kWarning, aware != nullptr ? aware->origin : bridge_->origin,
+           "bridge-vlan-aware",
+           fmt::format("{} is not VLAN-aware: taken as bridge-vids 2-4094 and bridge-pvid 1",
+                       bridge_->name));
       add("bridge", "bridge-vids", "2-4094", bridge_->origin);
       return;
     }
@@ -130,15 +146,19 @@ class Importer {
     }
   }
 
-  // The interface whose subnet has a remote, or which has the local address, or which [underlay] or vxlan-physdev names.
+  // The interface whose subnet has a remote, or which has the local address, or which [underlay] or
+  // vxlan-physdev names.
   void import_underlay() {
     const Stanza* named = underlay_by_name();
     const AddressAt* local = nullptr;
     const Stanza* stanza = nullptr;
     std::vector<std::pair<const Stanza*, AddressAt>> addresses;
     for (const Stanza& candidate : interfaces_.stanzas) {
-      if (&candidate == vxlan_ || &candidate == bridge_ || (named != nullptr && named != &candidate)) continue;
-      for (const AddressAt& at : addresses_of(candidate, result_.problems)) addresses.emplace_back(&candidate, at);
+      if (&candidate == vxlan_ || &candidate == bridge_ ||
+          (named != nullptr && named != &candidate))
+        continue;
+      for (const AddressAt& at : addresses_of(candidate, result_.problems))
+        addresses.emplace_back(&candidate, at);
     }
     for (const auto& [candidate, at] : addresses) {
       if (!is_underlay_address(at.address)) continue;
@@ -148,7 +168,8 @@ class Importer {
     }
     if (stanza == nullptr) stanza = named;
     if (stanza == nullptr) return;
-    if (local != nullptr) add("vxlan", "vxlan-local-tunnelip", to_text(local->address.ip), local->origin);
+    if (local != nullptr)
+      add("vxlan", "vxlan-local-tunnelip", to_text(local->address.ip), local->origin);
     import_underlay_stanza(*stanza);
   }
 
@@ -162,17 +183,21 @@ class Importer {
     const Attribute* mtu = stanza.find("mtu");
     add("underlay", "mtu", mtu != nullptr || raw == nullptr ? mtu : raw->find("mtu"));
     if (raw != nullptr && raw->find("bridge-ports") != nullptr && request_.device == nullptr)
-      tell(Severity::kWarning, stanza.origin, "device", fmt::format("{} is a bridge: name the NIC below it by device = in [underlay]", raw->name));
+      tell(Severity::kWarning, stanza.origin, "device",
+           fmt::format("{} is a bridge: name the NIC below it by device = in [underlay]",
+                       raw->name));
   }
 
   const Stanza* underlay_by_name() const {
     if (request_.device != nullptr) {
       std::uint16_t vid = 0;
-      const bool is_any = request_.vlan == nullptr || !read_number(request_.vlan->value, 1, kMaxVid, vid).empty();
+      const bool is_any =
+          request_.vlan == nullptr || !read_number(request_.vlan->value, 1, kMaxVid, vid).empty();
       const Stanza* found = nullptr;
       for (const Stanza& stanza : interfaces_.stanzas) {
         const VlanOf vlan = vlan_of(stanza);
-        if (vlan.raw_device == request_.device->value && !is_any && vlan.vid == vid) found = &stanza;
+        if (vlan.raw_device == request_.device->value && !is_any && vlan.vid == vid)
+          found = &stanza;
       }
       return found;
     }

@@ -20,18 +20,22 @@ struct DriverName {
   bool is_available;  // false: named by the design, not in this version
 };
 constexpr DriverName kDrivers[] = {
-    {Driver::kAfXdp, "af_xdp", true},   {Driver::kUdp, "udp", false},
-    {Driver::kTap, "tap", true},        {Driver::kNetdev, "netdev", true},
+    {Driver::kAfXdp, "af_xdp", true},
+    {Driver::kUdp, "udp", false},
+    {Driver::kTap, "tap", true},
+    {Driver::kNetdev, "netdev", true},
     {Driver::kVhostUser, "vhost-user", false},
 };
 constexpr std::string_view kDpdkPrefix = "dpdk:";
 
 }  // namespace
 
-Complaint read_uint(std::string_view text, std::uint64_t min, std::uint64_t max, std::uint64_t& out) {
+Complaint read_uint(std::string_view text, std::uint64_t min, std::uint64_t max,
+                    std::uint64_t& out) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc{} || end != text.data() + text.size() || value < min || value > max)
+  if (text.empty() || error != std::errc{} || end != text.data() + text.size() || value < min ||
+      value > max)
     return fmt::format("'{}' is not a whole number from {} to {}", text, min, max);
   out = value;
   return {};
@@ -64,10 +68,14 @@ Complaint read_vtep_ip(std::string_view text, IpAddress& out) {
   if (ip.is_unspecified()) return fmt::format("'{}' is no host's address", text);
   const std::uint8_t first = ip.is_v4() ? *ip.v4_bytes() : ip.bytes[0];
   const bool is_group = ip.is_v4() ? (first & 0xf0) == 0xe0 : first == 0xff;
-  if (is_group) return fmt::format("'{}' is a multicast group: name each VTEP instead, flooding replicates to them", text);
-  if (ip == IpAddress::v4(255, 255, 255, 255)) return fmt::format("'{}' is a broadcast address", text);
+  if (is_group)
+    return fmt::format(
+        "'{}' is a multicast group: name each VTEP instead, flooding replicates to them", text);
+  if (ip == IpAddress::v4(255, 255, 255, 255))
+    return fmt::format("'{}' is a broadcast address", text);
   if (!ip.is_v4() && first == 0xfe && (ip.bytes[1] & 0xc0) == 0x80)
-    return fmt::format("'{}' is link-local: use an address that needs no interface beside it", text);
+    return fmt::format("'{}' is link-local: use an address that needs no interface beside it",
+                       text);
   out = ip;
   return {};
 }
@@ -78,7 +86,8 @@ Complaint read_vids(std::string_view text, VidSet& out) {
     const std::size_t dash = word.find('-');
     std::uint16_t first = 0, last = 0;
     Complaint complaint = read_number(word.substr(0, dash), 1, kMaxVid, first);
-    if (complaint.empty() && dash != std::string::npos) complaint = read_number(word.substr(dash + 1), 1, kMaxVid, last);
+    if (complaint.empty() && dash != std::string::npos)
+      complaint = read_number(word.substr(dash + 1), 1, kMaxVid, last);
     if (!complaint.empty()) return fmt::format("VLAN list '{}': {}", text, complaint);
     if (dash == std::string::npos) last = first;
     if (last < first) return fmt::format("VLAN list '{}': {} runs backwards", text, word);
@@ -97,15 +106,19 @@ Complaint read_pvid(std::string_view text, std::uint16_t& out) {
 
 Complaint read_netdev_name(std::string_view text, std::string& out) {
   const bool has_bad_character = text.find_first_of("/: \t*?[]") != std::string_view::npos;
-  if (text.empty() || text.size() > kMaxNetdevName || has_bad_character || text == "." || text == "..")
-    return fmt::format("'{}' cannot be a network device's name (1 to {} characters, none of / : * ? [ ] or blank)", text, kMaxNetdevName);
+  if (text.empty() || text.size() > kMaxNetdevName || has_bad_character || text == "." ||
+      text == "..")
+    return fmt::format(
+        "'{}' cannot be a network device's name (1 to {} characters, none of / : * ? [ ] or blank)",
+        text, kMaxNetdevName);
   out = text;
   return {};
 }
 
 Complaint read_driver(std::string_view text, Driver& out, std::string& devargs) {
   if (text.starts_with(kDpdkPrefix)) {
-    if (text.size() == kDpdkPrefix.size()) return "dpdk: needs DEVARGS behind it, e.g. dpdk:0000:01:00.0 or dpdk:net_null0";
+    if (text.size() == kDpdkPrefix.size())
+      return "dpdk: needs DEVARGS behind it, e.g. dpdk:0000:01:00.0 or dpdk:net_null0";
     out = Driver::kDpdk;
     devargs = text.substr(kDpdkPrefix.size());
     return {};
@@ -123,10 +136,12 @@ Complaint read_driver(std::string_view text, Driver& out, std::string& devargs) 
 Complaint read_interface_address(std::string_view text, InterfaceAddress& out) {
   const std::size_t slash = text.find('/');
   InterfaceAddress address;
-  if (Complaint complaint = read_ip(text.substr(0, slash), address.ip); !complaint.empty()) return complaint;
+  if (Complaint complaint = read_ip(text.substr(0, slash), address.ip); !complaint.empty())
+    return complaint;
   address.prefix = address.ip.is_v4() ? 32 : 128;
   if (slash != std::string_view::npos)
-    if (Complaint complaint = read_netmask(text.substr(slash + 1), address); !complaint.empty()) return complaint;
+    if (Complaint complaint = read_netmask(text.substr(slash + 1), address); !complaint.empty())
+      return complaint;
   out = address;
   return {};
 }
@@ -134,12 +149,15 @@ Complaint read_interface_address(std::string_view text, InterfaceAddress& out) {
 Complaint read_netmask(std::string_view text, InterfaceAddress& address) {
   const bool is_v4 = address.ip.is_v4();
   IpAddress mask;
-  if (!is_v4 || text.find('.') == std::string_view::npos) return read_number(text, 0, is_v4 ? 32 : 128, address.prefix);
+  if (!is_v4 || text.find('.') == std::string_view::npos)
+    return read_number(text, 0, is_v4 ? 32 : 128, address.prefix);
   if (Complaint complaint = read_ip(text, mask); !complaint.empty()) return complaint;
   const std::uint8_t* b = mask.v4_bytes();
-  const std::uint32_t bits = std::uint32_t{b[0]} << 24 | std::uint32_t{b[1]} << 16 | std::uint32_t{b[2]} << 8 | b[3];
+  const std::uint32_t bits =
+      std::uint32_t{b[0]} << 24 | std::uint32_t{b[1]} << 16 | std::uint32_t{b[2]} << 8 | b[3];
   const auto ones = static_cast<unsigned>(__builtin_popcount(bits));
-  if (ones != 0 && bits != ~std::uint32_t{0} << (32 - ones)) return fmt::format("'{}' is not a netmask", text);
+  if (ones != 0 && bits != ~std::uint32_t{0} << (32 - ones))
+    return fmt::format("'{}' is not a netmask", text);
   address.prefix = ones;
   return {};
 }
@@ -167,7 +185,9 @@ std::string to_text(const VidSet& vids, char separator) {
   return text;
 }
 
-std::string pvid_text(std::uint16_t pvid) { return pvid == kNoPvid ? "none" : std::to_string(pvid); }
+std::string pvid_text(std::uint16_t pvid) {
+  return pvid == kNoPvid ? "none" : std::to_string(pvid);
+}
 
 std::string driver_text(Driver driver, const std::string& devargs) {
   if (driver == Driver::kDpdk) return std::string(kDpdkPrefix) + devargs;
@@ -208,8 +228,11 @@ std::string dashed(std::string_view key) {
 
 std::string nearest(std::string_view word, const std::vector<std::string>& known) {
   std::string best;
-  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;  // further away is no typing error
+  std::size_t best_distance =
+      std::max<std::size_t>(2, word.size() / 3) + 1;  // further away is no typing error
   for (const std::string& candidate : known) {
+    if (word.size() > 1 && candidate.ends_with("-" + std::string(word)))
+      return candidate;                                  // "ttl" for "vxlan-ttl"
     std::vector<std::size_t> row(candidate.size() + 1);  // Levenshtein, one row at a time
     std::iota(row.begin(), row.end(), std::size_t{0});
     for (std::size_t i = 1; i <= word.size(); ++i) {

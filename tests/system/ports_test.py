@@ -293,6 +293,69 @@ def netdev_mode_refuses_kernel():
         check(krypton.namespace.links()["vxlan_mainvx"]["linkinfo"]["info_kind"] == "vxlan", "it was taken away")
 
 
+def write_pcap(path, packets):
+    with open(path, "wb") as file:
+        file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for packet in packets:
+            file.write(struct.pack("=IIII", 0, 0, len(packet), len(packet)) + packet)
+
+
+def read_pcap(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    packets, at = [], 24
+    while at + 16 <= len(data):
+        length = struct.unpack_from("=I", data, at + 8)[0]
+        packets.append(data[at + 16:at + 16 + length])
+        at += 16 + length
+    return packets
+
+
+def dpdk_pcap_port():
+    """a guest port on DPDK's net_pcap: its frames cross the tunnel, and what is sent to it is in its file"""
+    with Lab() as lab:
+        wire = Wire(lab)
+        krypton = VxplaneNode(lab, "krypton", 1, wire, remotes=[2], start=False)
+        xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1])
+        b = Guest(lab, 3)
+        b.plug_veth(xenon, "tap103i0")
+        incoming, outgoing = (os.path.join(lab.directory, name) for name in ("in.pcap", "out.pcap"))
+        write_pcap(incoming, [frames.ethernet(BROADCAST, "52:54:00:70:ca:70", 0x88B5, b"from-pcap" + bytes(46))] * 3)
+        krypton.start()
+        krypton.wait_ready()
+        with frames.Capture(b.namespace, "eth0") as seen:
+            krypton.ctl("port", "add", "pcap0", f"driver=dpdk:net_pcap0,rx_pcap={incoming},tx_pcap={outgoing}")
+            check(seen.wait(lambda frame: b"from-pcap" in frame, 5), "frames of the file did not cross")
+        eventually(lambda: krypton.fdb("52:54:00:70:ca:70"), 2, "not learned")
+        frames.send(b, frames.ethernet("52:54:00:70:ca:70", b.mac, 0x88B5, b"to-pcap" + bytes(46)))
+        time.sleep(0.5)
+        krypton.check_conservation()
+        krypton.stop()  # flushes the file
+        check(any(b"to-pcap" in packet for packet in read_pcap(outgoing)), "the frame is not in the file")
+
+
+def dpdk_memif_underlay():
+    """an underlay on DPDK's net_memif between two vxplane nodes, which own their addresses"""
+    with Lab() as lab:
+        wire, nodes = Wire(lab), []
+        path = os.path.join(lab.directory, "memif.sock")
+        for name, number, remote, role in (("krypton", 1, 2, "server"), ("xenon", 2, 1, "client")):
+            underlay = {"device": "memif0", "driver": f"dpdk:net_memif0,role={role},id=0,socket={path},socket-abstract=no,mac=02:00:00:0a:00:0{number}",
+                        "mtu": 1500}
+            nodes.append(VxplaneNode(lab, name, number, wire, remotes=[remote], own=True, vlan=4003, settings={"underlay": underlay},
+                                     ports=["tap*i* driver=netdev"]))
+        guests = [Guest(lab, 1), Guest(lab, 3)]
+        for guest, node in zip(guests, nodes):
+            guest.plug_veth(node, f"tap10{guest.number}i0")
+        for guest, node in zip(guests, nodes):
+            node.wait_ready()
+            node.wait_port(guest.port)
+        guests[0].wait_ping(guests[1])
+        guests[1].ping(guests[0].ipv6)
+        for node in nodes:
+            node.check_conservation()
+
+
 def two_workers():
     """two workers and ports with two queues: every packet arrives, both workers work, totals balance"""
     with Lab() as lab:
@@ -380,5 +443,5 @@ if __name__ == "__main__":
     suite.group("VLANs, vxplane-vxplane", vlan_net, [untagged_is_pvid, access_to_trunk, trunk_to_access, untagged_set, other_pvid, pvid_none,
                                                      not_a_member, priority_tagged, service_tagged, same_mac_two_vlans, access_guests_ping])
     suite.group("ports", None, [tap_in_a_guest, tap_stays_over_crash, netdev_comes_and_goes, netdev_frames_are_taken, netdev_mode_in_bridge,
-                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, two_workers, two_queue_tap, with_hugepages, idle_is_cheap])
+                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, idle_is_cheap])
     suite.main()

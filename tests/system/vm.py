@@ -37,10 +37,14 @@ def _packages():
     if os.path.exists(os.path.join(root, ".complete")):
         return root
     os.makedirs(CACHE, exist_ok=True)
-    done = run("apt-cache", "depends", "linux-image-amd64", check=False)
-    kernel = re.search(r"Depends: (linux-image-\S+)", done.stdout)
+    kernel = None
+    for attempt in range(2):
+        kernel = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", "linux-image-amd64", check=False).stdout)
+        if kernel or attempt:
+            break
+        run("apt-get", "-q", "update", check=False, seconds=60)
     if not kernel:
-        raise Skip("apt knows no linux-image-amd64 (run apt-get update)")
+        raise Skip("apt knows no linux-image-amd64")
     for package in (kernel[1], "busybox-static"):
         if glob.glob(os.path.join(CACHE, f"{package}_*.deb")):
             continue

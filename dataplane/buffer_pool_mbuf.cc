@@ -63,6 +63,7 @@ MbufPool::MbufPool(const std::string& name, unsigned buffers) {
     rte_errno = ENOMEM;
     fail(name, buffers, "memory zone too small");
   }
+  memory_ = static_cast<std::uint8_t*>(zone->addr);
   rte_mempool_obj_iter(pool_, rte_pktmbuf_init, nullptr);
   pool_->flags &= ~static_cast<unsigned>(RTE_MEMPOOL_F_NO_IOVA_CONTIG | RTE_MEMPOOL_F_NON_IO);
 }
@@ -99,6 +100,15 @@ void MbufPool::free(Packet* const* packets, unsigned count) noexcept {
     rte_mempool_put_bulk(pool_, mbufs.data(), n);
     packets += n;
     count -= n;
+  }
+}
+
+void MbufPool::take_back(const std::set<std::uint64_t>& offsets) noexcept {
+  const std::size_t object = pool_->header_size + pool_->elt_size + pool_->trailer_size;
+  for (const std::uint64_t offset : offsets) {
+    // Rings are shared with the kernel: only what is a buffer's place is believed.
+    if (offset % object != 0 || offset / object >= pool_->size) continue;
+    rte_mempool_put(pool_, memory_ + offset + pool_->header_size);
   }
 }
 

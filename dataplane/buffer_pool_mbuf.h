@@ -11,6 +11,8 @@
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
+#include <cstdint>
+#include <set>
 #include <string>
 
 #include "dataplane/port.h"
@@ -32,6 +34,9 @@ class MbufPool final : public BufferPool {
 
   [[nodiscard]] unsigned allocate(Packet* out, unsigned count) noexcept override;
   void free(Packet* const* packets, unsigned count) noexcept override;
+
+  // Buffers that a closed net_af_xdp port left in its rings, by their offset in the pool's memory.
+  void take_back(const std::set<std::uint64_t>& offsets) noexcept;
 
   [[nodiscard]] rte_mempool* mempool() const noexcept { return pool_; }
   [[nodiscard]] unsigned available() const noexcept { return rte_mempool_avail_count(pool_); }
@@ -58,6 +63,7 @@ class MbufPool final : public BufferPool {
 
  private:
   rte_mempool* pool_ = nullptr;
+  std::uint8_t* memory_ = nullptr;  // where the objects lie, page-aligned
 };
 
 }  // namespace vx

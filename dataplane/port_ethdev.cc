@@ -2,36 +2,27 @@
 // Everything that DPDK drives: net_af_xdp on a netdev the kernel keeps, and `dpdk:DEVARGS`.
 // The only file that includes rte_ethdev.
 //
-// What net_af_xdp of DPDK 22.11 leaves to us (read in its source): it attaches only where no program is,
-// hides its sockets' descriptors, keeps the BPF object open for good, and on close frees its queue array with the
-// first queue, so that the sockets of the others, and with 22.11.11 the first one's too, stay bound. KernelFiles
-// below finds all of these by their descriptors and lets go of what the PMD left.
-#include <dirent.h>
-#include <linux/if_xdp.h>
+// net_af_xdp attaches our program only where there is none: leftovers of our own go first (xdp_steering.h).
 #include <rte_bus.h>
 #include <rte_dev.h>
 #include <rte_ethdev.h>
 #include <rte_log.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
-#include <cstdio>
+#include <chrono>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <set>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "dataplane/af_xdp_sockets.h"
 #include "dataplane/buffer_pool_mbuf.h"
 #include "dataplane/log.h"
 #include "dataplane/netdev.h"
@@ -43,90 +34,9 @@ namespace {
 
 constexpr std::uint16_t kAfXdpRingSize = 2048;  // what the PMD's own fill and completion rings have
 constexpr std::uint16_t kDpdkRingSize = 1024;
+// What is under way to the sockets when steering ends gets there within this time.
+constexpr std::chrono::milliseconds kDrainTime{2};
 constexpr const char* kAfXdpLog = "pmd.net.af_xdp";
-
-std::set<int> open_descriptors() {
-  std::set<int> result;
-  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir("/proc/self/fd"), ::closedir);
-  if (!dir) return result;
-  while (const dirent* entry = ::readdir(dir.get())) {
-    int fd = -1;
-    const char* end = entry->d_name + std::strlen(entry->d_name);
-    if (std::from_chars(entry->d_name, end, fd).ptr == end && fd != ::dirfd(dir.get())) result.insert(fd);
-  }
-  return result;
-}
-
-bool is_xdp_socket(int fd) noexcept {
-  int domain = 0;
-  socklen_t length = sizeof domain;
-  return ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_XDP;
-}
-
-// "map_id: 7" or "prog_id: 9" from fdinfo: tells that a BPF descriptor is still the one we noted. Empty: not BPF.
-std::string bpf_identity(int fd) {
-  std::ifstream info("/proc/self/fdinfo/" + std::to_string(fd));
-  for (std::string line; std::getline(info, line);)
-    if (line.rfind("map_id:", 0) == 0 || line.rfind("prog_id:", 0) == 0 || line.rfind("btf_id:", 0) == 0) return line;
-  return {};
-}
-
-// The descriptors a PMD opened while a device was made, by looking at what appeared meanwhile. Nobody else opens
-// descriptors then: the workers never do, and this is the management thread.
-class KernelFiles {
- public:
-  void begin() { before_ = open_descriptors(); }
-  void end() {
-    for (const int fd : open_descriptors()) {
-      if (before_.count(fd) != 0) continue;
-      if (struct stat status {}; is_xdp_socket(fd) && ::fstat(fd, &status) == 0)
-        sockets_.push_back({fd, status.st_ino});
-      else if (std::string identity = bpf_identity(fd); !identity.empty())
-        programs_.push_back({fd, std::move(identity)});
-    }
-  }
-  [[nodiscard]] std::size_t sockets() const noexcept { return sockets_.size(); }
-  [[nodiscard]] int socket(std::size_t queue) const noexcept { return queue < sockets_.size() ? sockets_[queue].fd : -1; }
-
-  // After the device is closed: whatever of it is still open is closed and unmapped.
-  void release() noexcept {
-    for (const Socket& s : sockets_) {
-      unmap(s.inode);
-      struct stat status {};
-      if (::fstat(s.fd, &status) == 0 && status.st_ino == s.inode && is_xdp_socket(s.fd)) ::close(s.fd);
-    }
-    for (const Program& p : programs_)
-      if (bpf_identity(p.fd) == p.identity) ::close(p.fd);
-    sockets_.clear();
-    programs_.clear();
-  }
-
- private:
-  struct Socket {
-    int fd;
-    ino_t inode;
-  };
-  struct Program {
-    int fd;
-    std::string identity;
-  };
-  // A mapped ring keeps its socket bound even when the descriptor is closed.
-  static void unmap(ino_t inode) noexcept {
-    std::vector<std::pair<std::uintptr_t, std::uintptr_t>> ranges;
-    std::ifstream maps("/proc/self/maps");
-    const std::string wanted = "socket:[" + std::to_string(inode) + "]";
-    for (std::string line; std::getline(maps, line);) {
-      unsigned long from = 0, to = 0;
-      if (line.find(wanted) != std::string::npos && std::sscanf(line.c_str(), "%lx-%lx", &from, &to) == 2)
-        ranges.emplace_back(from, to);
-    }
-    for (const auto& [from, to] : ranges) ::munmap(reinterpret_cast<void*>(from), to - from);
-  }
-
-  std::set<int> before_;
-  std::vector<Socket> sockets_;
-  std::vector<Program> programs_;
-};
 
 struct EthdevSettings {
   std::uint16_t queues = 1;      // wanted; the device may have fewer
@@ -142,7 +52,7 @@ class EthdevPort final : public Port {
   EthdevPort(const std::string& name, const std::string& bus, const std::string& device, const std::string& arguments,
              const EthdevSettings& settings, MbufPool& pool)
       : Port(name), pool_(pool), device_(device), ifindex_(settings.ifindex) {
-    files_.begin();
+    sockets_.begin();
     errno = 0;  // net_af_xdp takes a former EOPNOTSUPP for its own and then sees one queue only
     if (const int error = rte_eal_hotplug_add(bus.c_str(), device.c_str(), arguments.c_str()); error != 0)
       throw std::runtime_error(fmt::format("{}: DPDK does not take device '{},{}': {}", name, device, arguments,
@@ -188,13 +98,14 @@ class EthdevPort final : public Port {
 
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return rx_queues_; }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return tx_queues_; }
-  [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return files_.socket(queue); }
+  [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return sockets_.descriptor(queue); }
   [[nodiscard]] bool is_alive() const noexcept override {
     return ifindex_ != 0 ? netdev::index(name()) == ifindex_ : rte_eth_dev_is_valid_port(port_) != 0;
   }
   [[nodiscard]] LostFrames lost() const noexcept override {
-    LostFrames sum{foreign_lost_.load(std::memory_order_relaxed), 0};
-    if (files_.sockets() != 0) return xdp_lost(sum);
+    LostFrames sum = sockets_.lost();
+    sum.rx_missed += foreign_lost_.load(std::memory_order_relaxed);
+    if (sockets_.count() != 0) return sum;
     rte_eth_stats stats{};
     if (rte_eth_stats_get(port_, &stats) != 0) return sum;
     // What tx() did not take is the worker's tx_full: oerrors of the software PMDs count just that.
@@ -241,10 +152,12 @@ class EthdevPort final : public Port {
       check(rte_eth_tx_queue_setup(port_, q, tx_ring, socket, nullptr), "cannot set up a send queue");
     if (settings.promiscuous) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
     check(rte_eth_dev_start(port_), "cannot start the device");
-    files_.end();
+    sockets_.end();
   }
 
   void remove() noexcept {
+    if (sockets_.count() == 0) sockets_.end();  // start() did not come to its end
+    const std::set<std::uint64_t> stranded = sockets_.buffers_in_rings();
     if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_EMERG);  // a netdev that went is no news
     rte_eth_dev_info info{};
     if (rte_eth_dev_is_valid_port(port_) != 0 && rte_eth_dev_info_get(port_, &info) == 0) {
@@ -253,9 +166,9 @@ class EthdevPort final : public Port {
     } else {
       (void)rte_eal_hotplug_remove("vdev", device_.c_str());
     }
-    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_NOTICE);
-    if (files_.sockets() == 0) files_.end();  // start() did not come to its end
-    files_.release();
+    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_ERR);
+    sockets_.release();
+    pool_.take_back(stranded);
   }
 
   // A frame in foreign, shared or scattered buffers, copied into one of ours; null and counted when that cannot be.
@@ -267,20 +180,9 @@ class EthdevPort final : public Port {
     return own;
   }
 
-  [[nodiscard]] LostFrames xdp_lost(LostFrames sum) const noexcept {
-    for (std::size_t q = 0; q < files_.sockets(); ++q) {
-      xdp_statistics stats{};
-      socklen_t length = sizeof stats;
-      if (::getsockopt(files_.socket(q), SOL_XDP, XDP_STATISTICS, &stats, &length) != 0) continue;
-      sum.rx_missed += stats.rx_dropped + stats.rx_ring_full;
-      sum.tx_errors += stats.tx_invalid_descs;
-    }
-    return sum;
-  }
-
   MbufPool& pool_;
   std::string device_;
-  KernelFiles files_;
+  AfXdpSockets sockets_;
   std::uint32_t ifindex_ = 0;
   std::uint16_t port_ = RTE_MAX_ETHPORTS;
   std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
@@ -337,6 +239,7 @@ class AfXdp {
     if (steering_ != nullptr) {
       try {
         steering_->off();
+        std::this_thread::sleep_for(kDrainTime);
       } catch (const std::exception&) {  // the program goes in a moment anyway
       }
     }

@@ -73,7 +73,8 @@ namespace api {
 
 inline constexpr std::string_view kSocketName = "control.sock";
 inline constexpr std::string_view kDefaultRunDir = "/run/vxplane";
-inline constexpr std::size_t kMaxRequestBytes = 64 * 1024;  // a longer line is malformed: the server closes
+inline constexpr std::size_t kMaxRequestBytes =
+    64 * 1024;  // a longer line is malformed: the server closes
 
 enum class Exit : int { kDone = 0, kRefused = 1, kUsage = 2, kUnreachable = 3 };
 
@@ -107,7 +108,9 @@ template <typename T>
     if (!it->is_string()) return std::nullopt;
   } else {
     static_assert(std::is_unsigned_v<T>);
-    if (!it->is_number_integer() || (!it->is_number_unsigned() && it->template get<std::int64_t>() < 0)) return std::nullopt;
+    if (!it->is_number_integer() ||
+        (!it->is_number_unsigned() && it->template get<std::int64_t>() < 0))
+      return std::nullopt;
     if (it->template get<std::uint64_t>() > static_cast<T>(-1)) return std::nullopt;
   }
   return it->template get<T>();

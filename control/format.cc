@@ -29,7 +29,8 @@ std::string text(const Json& object, std::string_view key) {
 std::uint64_t number(const Json& object, std::string_view key) {
   const Json& value = child(object, key);
   if (value.is_number_unsigned()) return value.get<std::uint64_t>();
-  return value.is_number_integer() && value.get<std::int64_t>() > 0 ? value.get<std::uint64_t>() : 0;
+  return value.is_number_integer() && value.get<std::int64_t>() > 0 ? value.get<std::uint64_t>()
+                                                                    : 0;
 }
 
 std::string Table::str() const {
@@ -39,7 +40,8 @@ std::string Table::str() const {
     for (std::size_t c = 0; c < widths.size() && c < rows_[r].size(); ++c) {
       const std::string& cell = rows_[r][c];
       widths[c] = std::max(widths[c], cell.size());
-      const bool digits = std::ranges::all_of(cell, [](unsigned char ch) { return std::isdigit(ch) || ch == '.'; });
+      const bool digits =
+          std::ranges::all_of(cell, [](unsigned char ch) { return std::isdigit(ch) || ch == '.'; });
       if (r > 0 && !cell.empty() && cell != "-" && !digits) is_number[c] = false;
     }
   }
@@ -47,7 +49,8 @@ std::string Table::str() const {
   for (const auto& row : rows_) {
     std::string line;
     for (std::size_t c = 0; c < row.size(); ++c) {
-      line += is_number[c] ? fmt::format("{:>{}}  ", row[c], widths[c]) : fmt::format("{:<{}}  ", row[c], widths[c]);
+      line += is_number[c] ? fmt::format("{:>{}}  ", row[c], widths[c])
+                           : fmt::format("{:<{}}  ", row[c], widths[c]);
     }
     line.erase(line.find_last_not_of(' ') + 1);
     out += line + '\n';
@@ -73,18 +76,22 @@ std::string format_pairs(const Json& result) {
   std::size_t width = 0;
   for (const auto& [key, value] : result.items()) width = std::max(width, key.size());
   std::string out;
-  for (const auto& [key, value] : result.items()) out += fmt::format("{:<{}}  {}\n", key, width, text(result, key));
+  for (const auto& [key, value] : result.items())
+    out += fmt::format("{:<{}}  {}\n", key, width, text(result, key));
   return out;
 }
 
-std::string or_dash(std::string value) { return value.empty() ? "-" : value; }
+std::string or_dash(const std::string& value) { return value.empty() ? "-" : value; }
 
 std::string format_vteps(const Json& result) {
-  const bool several = std::ranges::any_of(result, [](const Json& vtep) { return !child(vtep, "ifname").is_null(); });
-  format::Table table(several ? std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD", "DEV"}
-                              : std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD"});
+  const bool several = std::ranges::any_of(
+      result, [](const Json& vtep) { return !child(vtep, "ifname").is_null(); });
+  format::Table table(several
+                          ? std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD", "DEV"}
+                          : std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD"});
   for (const auto& vtep : result) {
-    std::vector<std::string> row{text(vtep, "dst"), text(vtep, "port"), text(vtep, "state"), or_dash(text(vtep, "mac")), text(vtep, "flood")};
+    std::vector<std::string> row{text(vtep, "dst"), text(vtep, "port"), text(vtep, "state"),
+                                 or_dash(text(vtep, "mac")), text(vtep, "flood")};
     if (several) row.push_back(text(vtep, "ifname"));
     table.add(std::move(row));
   }
@@ -98,10 +105,12 @@ std::string format_ports(const Json& result) {
     std::string queues = text(port, "rx_queues");
     if (!queues.empty()) queues += "/" + text(port, "tx_queues");
     std::string driver = text(port, "driver");
-    if (driver.size() > 24) driver = driver.substr(0, 21) + "...";  // devargs may be long; -j has them whole
-    table.add({text(port, "name"), text(port, "role"), driver, text(port, "state"), or_dash(text(port, "mtu")), or_dash(queues),
-               or_dash(text(port, "learned"))});
-    if (const std::string why = text(port, "text"); !why.empty()) notes += fmt::format("{}: {}\n", text(port, "name"), why);
+    if (driver.size() > 24)
+      driver = driver.substr(0, 21) + "...";  // devargs may be long; -j has them whole
+    table.add({text(port, "name"), text(port, "role"), driver, text(port, "state"),
+               or_dash(text(port, "mtu")), or_dash(queues), or_dash(text(port, "learned"))});
+    if (const std::string why = text(port, "text"); !why.empty())
+      notes += fmt::format("{}: {}\n", text(port, "name"), why);
   }
   return table.empty() ? "" : table.str() + notes;
 }
@@ -148,7 +157,8 @@ std::string format_fdb_entry(const Json& entry, const FormatOptions& options) {
   add("dst", text(entry, "dst"));
   add("vlan", text(entry, "vlan"));
   if (options.statistics && !child(entry, "updated").is_null()) {
-    line += fmt::format(" used {}/{}", format::number(entry, "used"), format::number(entry, "updated"));
+    line +=
+        fmt::format(" used {}/{}", format::number(entry, "used"), format::number(entry, "updated"));
   }
   for (const auto& flag : child(entry, "flags")) {
     if (flag.is_string()) add("", flag.get<std::string>());
@@ -166,10 +176,13 @@ std::string format_fdb_event(const Json& event, const FormatOptions& options) {
   return what + " " + line;
 }
 
-std::string format_result(std::string_view object, std::string_view command, const Json& result, const FormatOptions& options) {
-  if (object == "fdb" && (command == "show" || command == "get")) return format_fdb(result, options);
+std::string format_result(std::string_view object, std::string_view command, const Json& result,
+                          const FormatOptions& options) {
+  if (object == "fdb" && (command == "show" || command == "get"))
+    return format_fdb(result, options);
   if (object == "fdb" && command == "count") return format_pairs(result);
-  if (object == "fdb" && command == "flush") return fmt::format("removed {}\n", format::number(result, "removed"));
+  if (object == "fdb" && command == "flush")
+    return fmt::format("removed {}\n", format::number(result, "removed"));
   if (object == "reload") return format_lines(child(result, "changes"));
   if (object == "mtu" && command == "show") return format_mtu(result);
   if (command != "show") return "";

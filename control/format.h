@@ -20,8 +20,8 @@ struct FormatOptions {
 };
 
 // The text of the result of `object` `command`; changes that succeed have none.
-[[nodiscard]] std::string format_result(std::string_view object, std::string_view command, const Json& result,
-                                        const FormatOptions& options);
+[[nodiscard]] std::string format_result(std::string_view object, std::string_view command,
+                                        const Json& result, const FormatOptions& options);
 
 // One line of `bridge fdb show`, without newline: MAC dev IF [dst IP] [vlan V] [used A/B] [flags] [master M] [state].
 [[nodiscard]] std::string format_fdb_entry(const Json& entry, const FormatOptions& options);
@@ -43,8 +43,9 @@ namespace format {
 
 // Text of a scalar; empty for null, absent, arrays and objects.
 [[nodiscard]] std::string text(const Json& object, std::string_view key);
-[[nodiscard]] std::uint64_t number(const Json& object, std::string_view key);  // 0 when absent or not a number
-[[nodiscard]] const Json& child(const Json& object, std::string_view key);     // null when absent
+[[nodiscard]] std::uint64_t number(const Json& object,
+                                   std::string_view key);  // 0 when absent or not a number
+[[nodiscard]] const Json& child(const Json& object, std::string_view key);  // null when absent
 
 // Rows of cells to lines: columns as wide as their widest cell, two spaces between, numbers to the right.
 class Table {

@@ -46,8 +46,8 @@ std::string ports_table(const Json& ports) {
   format::Table table({"PORT", "DIR", "PACKETS", "BYTES", "DROPPED"});
   for (const auto& [name, counters] : ports.items()) {
     for (const std::string direction : {"rx", "tx"}) {
-      table.add({name, direction, text(counters, direction + "_packets"), text(counters, direction + "_bytes"),
-                 text(counters, direction + "_dropped")});
+      table.add({name, direction, text(counters, direction + "_packets"),
+                 text(counters, direction + "_bytes"), text(counters, direction + "_dropped")});
     }
   }
   return table.empty() ? "" : table.str();
@@ -57,8 +57,11 @@ std::string workers_table(const Json& workers) {
   format::Table table({"LCORE", "POLLS", "BUSY%", "PACKETS"});
   for (const auto& worker : workers) {
     const auto polls = number(worker, "polls");
-    const double busy = polls == 0 ? 0.0 : 100.0 * static_cast<double>(number(worker, "busy_polls")) / static_cast<double>(polls);
-    table.add({text(worker, "lcore"), text(worker, "polls"), fmt::format("{:.1f}", busy), text(worker, "packets")});
+    const double busy = polls == 0 ? 0.0
+                                   : 100.0 * static_cast<double>(number(worker, "busy_polls")) /
+                                         static_cast<double>(polls);
+    table.add({text(worker, "lcore"), text(worker, "polls"), fmt::format("{:.1f}", busy),
+               text(worker, "packets")});
   }
   return table.empty() ? "" : table.str();
 }
@@ -93,7 +96,8 @@ std::string format_drops(const Json& result, const FormatOptions& options) {
   }
   for (const auto& [name, value] : result.items()) {
     if (!options.statistics && number(result, name) == 0) continue;
-    const std::string begin = fmt::format("{:<{}}  {:>{}}", name, name_width, text(result, name), count_width);
+    const std::string begin =
+        fmt::format("{:<{}}  {:>{}}", name, name_width, text(result, name), count_width);
     const std::string_view sentence = sentence_of(name);
     out += begin + (sentence.empty() ? "" : "  " + wrap(sentence, begin.size() + 2)) + '\n';
   }
@@ -112,18 +116,26 @@ std::string format_stats(const Json& result, const FormatOptions& options) {
 
 std::string format_rates(const Json& before, const Json& after, double seconds) {
   format::Table table({"PORT", "RX-PPS", "RX-MBIT/S", "TX-PPS", "TX-MBIT/S", "DROPS/S"});
-  const auto per_second = [seconds](std::uint64_t n) { return seconds > 0 ? static_cast<double>(n) / seconds : 0.0; };
+  const auto per_second = [seconds](std::uint64_t n) {
+    return seconds > 0 ? static_cast<double>(n) / seconds : 0.0;
+  };
   for (const auto& [name, now] : child(after, "ports").items()) {
     const Json& then = child(child(before, "ports"), name);
-    const auto packets = [&](std::string_view key) { return fmt::format("{:.0f}", per_second(gain(then, now, key))); };
-    const auto megabits = [&](std::string_view key) { return fmt::format("{:.1f}", per_second(gain(then, now, key)) * 8 / 1e6); };
+    const auto packets = [&](std::string_view key) {
+      return fmt::format("{:.0f}", per_second(gain(then, now, key)));
+    };
+    const auto megabits = [&](std::string_view key) {
+      return fmt::format("{:.1f}", per_second(gain(then, now, key)) * 8 / 1e6);
+    };
     const auto drops = gain(then, now, "rx_dropped") + gain(then, now, "tx_dropped");
-    table.add({name, packets("rx_packets"), megabits("rx_bytes"), packets("tx_packets"), megabits("tx_bytes"),
-               fmt::format("{:.0f}", per_second(drops))});
+    table.add({name, packets("rx_packets"), megabits("rx_bytes"), packets("tx_packets"),
+               megabits("tx_bytes"), fmt::format("{:.0f}", per_second(drops))});
   }
   std::uint64_t dropped = 0;
-  for (const auto& [reason, value] : child(after, "drops").items()) dropped += gain(child(before, "drops"), child(after, "drops"), reason);
-  return (table.empty() ? "" : table.str()) + fmt::format("drops in all: {:.0f}/s\n", per_second(dropped));
+  for (const auto& [reason, value] : child(after, "drops").items())
+    dropped += gain(child(before, "drops"), child(after, "drops"), reason);
+  return (table.empty() ? "" : table.str()) +
+         fmt::format("drops in all: {:.0f}/s\n", per_second(dropped));
 }
 
 }  // namespace vx::control

@@ -23,11 +23,13 @@ std::string process(const Json& what) {
 }
 
 std::string overlay(const Json& o) {
-  std::string out = fmt::format("overlay    {} vni {} {}, local {} port {}, mtu {}", text(o, "name"), text(o, "vni"), text(o, "mode"),
-                                text(o, "local"), text(o, "port"), text(o, "mtu"));
+  std::string out = fmt::format("overlay    {} vni {} {}, local {} port {}, mtu {}",
+                                text(o, "name"), text(o, "vni"), text(o, "mode"), text(o, "local"),
+                                text(o, "port"), text(o, "mtu"));
   if (const std::string master = text(o, "master"); !master.empty()) out += ", bridge " + master;
-  out += fmt::format("\n           ports {}, vteps {} ({} reachable), fdb {} of {}\n", number(o, "ports"), number(o, "vteps"),
-                     number(o, "vteps_reachable"), number(o, "fdb"), number(o, "fdb_limit"));
+  out += fmt::format("\n           ports {}, vteps {} ({} reachable), fdb {} of {}\n",
+                     number(o, "ports"), number(o, "vteps"), number(o, "vteps_reachable"),
+                     number(o, "fdb"), number(o, "fdb_limit"));
   return out;
 }
 
@@ -41,7 +43,8 @@ std::string one_mtu(const Json& m) {
   const Json& ceiling = child(m, "ceiling");
   const bool v6 = text(m, "family") == "ipv6";
   std::string out = fmt::format("{}: {}\n", text(m, "ifname"), text(m, "verdict"));
-  out += row("", number(m, "underlay_mtu"), fmt::format("underlay IP MTU of {}", text(m, "device")));
+  out +=
+      row("", number(m, "underlay_mtu"), fmt::format("underlay IP MTU of {}", text(m, "device")));
   out += row("-", number(overhead, "ip"), v6 ? "outer IPv6 header" : "outer IPv4 header");
   out += row("-", number(overhead, "udp"), "outer UDP header");
   out += row("-", number(overhead, "vxlan"), "VXLAN header");
@@ -51,7 +54,9 @@ std::string one_mtu(const Json& m) {
   out += row("", number(ceiling, "double_tagged"), "with two");
   out += row("", number(m, "mtu"), "overlay MTU: larger ones are dropped (mtu_exceeded)");
   for (const auto& vtep : child(m, "vteps")) {
-    out += row("", number(vtep, "ceiling"), fmt::format("towards {}: its path MTU is {}", text(vtep, "dst"), number(vtep, "mtu")));
+    out +=
+        row("", number(vtep, "ceiling"),
+            fmt::format("towards {}: its path MTU is {}", text(vtep, "dst"), number(vtep, "mtu")));
   }
   if (const std::string why = text(m, "text"); !why.empty()) out += why + '\n';
   return out;
@@ -63,17 +68,20 @@ std::string format_status(const Json& result) {
   const Json& control = child(result, "control");
   const Json& dataplane = child(result, "dataplane");
   const Json& underlay = child(result, "underlay");
-  std::string out = fmt::format("control    {}, version {}\n", process(control), text(control, "version"));
+  std::string out =
+      fmt::format("control    {}, version {}\n", process(control), text(control, "version"));
   out += fmt::format("dataplane  {}", text(dataplane, "state"));
   if (text(dataplane, "state") == "connected") {
-    out += fmt::format(", {}, workers {}, hugepages {}", process(dataplane), text(dataplane, "workers"), text(dataplane, "hugepages"));
+    out += fmt::format(", {}, workers {}, hugepages {}", process(dataplane),
+                       text(dataplane, "workers"), text(dataplane, "hugepages"));
   }
   out += '\n';
   if (underlay.is_object()) {
     const std::string vlan = text(underlay, "vlan");
-    out += fmt::format("underlay   {} {} {}, {}, mtu {}, address: {}\n", text(underlay, "device"), text(underlay, "driver"),
-                       text(underlay, "state"), vlan.empty() || vlan == "0" ? "untagged" : "vlan " + vlan, text(underlay, "mtu"),
-                       text(underlay, "vtep_address"));
+    out += fmt::format("underlay   {} {} {}, {}, mtu {}, address: {}\n", text(underlay, "device"),
+                       text(underlay, "driver"), text(underlay, "state"),
+                       vlan.empty() || vlan == "0" ? "untagged" : "vlan " + vlan,
+                       text(underlay, "mtu"), text(underlay, "vtep_address"));
   }
   for (const auto& o : child(result, "overlays")) out += overlay(o);
   for (const auto& problem : child(result, "problems")) {

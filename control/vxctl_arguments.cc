@@ -23,30 +23,35 @@ struct Candidate {
 
 // The one name that `word` stands for: an exact match, or the only one it is a prefix of. Empty: none.
 // Throws when several fit.
-std::string_view match(std::string_view word, std::span<const Candidate> candidates, std::string_view kind) {
+std::string_view match(std::string_view word, std::span<const Candidate> candidates,
+                       std::string_view kind) {
   std::vector<std::string_view> names;
   for (const auto& candidate : candidates) {
     if (candidate.word == word) return candidate.name;
-    if (!word.empty() && candidate.word.starts_with(word) && std::ranges::find(names, candidate.name) == names.end()) {
+    if (!word.empty() && candidate.word.starts_with(word) &&
+        std::ranges::find(names, candidate.name) == names.end()) {
       names.push_back(candidate.name);
     }
   }
   if (names.empty()) return {};
-  if (names.size() > 1) throw UsageError(fmt::format("{} \"{}\" is ambiguous: {}", kind, word, fmt::join(names, ", ")));
+  if (names.size() > 1)
+    throw UsageError(fmt::format("{} \"{}\" is ambiguous: {}", kind, word, fmt::join(names, ", ")));
   return names.front();
 }
 
 std::vector<Candidate> object_candidates() {
   std::vector<Candidate> out;
   for (const auto& command : syntax::kCommands) {
-    if (out.empty() || out.back().name != command.object) out.push_back({command.object, command.object});
+    if (out.empty() || out.back().name != command.object)
+      out.push_back({command.object, command.object});
   }
   out.push_back({"help", "help"});
   return out;
 }
 
 const Command* find_command(std::string_view object, std::string_view name) {
-  const auto it = std::ranges::find_if(syntax::kCommands, [&](const Command& c) { return c.object == object && c.name == name; });
+  const auto it = std::ranges::find_if(
+      syntax::kCommands, [&](const Command& c) { return c.object == object && c.name == name; });
   return it == syntax::kCommands.end() ? nullptr : &*it;
 }
 
@@ -62,7 +67,8 @@ std::vector<Candidate> command_candidates(std::string_view object) {
 }
 
 std::string usage_of(const Command& command) {
-  return fmt::format("vxctl {}{}{}", command.object, command.usage.empty() ? "" : " ", command.usage);
+  return fmt::format("vxctl {}{}{}", command.object, command.usage.empty() ? "" : " ",
+                     command.usage);
 }
 
 [[noreturn]] void fail(const Command& command, std::string_view what) {
@@ -72,23 +78,31 @@ std::string usage_of(const Command& command) {
 // The words behind OBJECT COMMAND.
 class ArgumentParser {
  public:
-  ArgumentParser(const Command& command, Words words, Json& request) : command_(command), words_(words), request_(request) {}
+  ArgumentParser(const Command& command, Words words, Json& request)
+      : command_(command), words_(words), request_(request) {}
 
   void run() {
     while (!words_.empty()) take_one();
-    if (accepts(syntax::kMacNeeded) && !request_.contains("mac")) fail(command_, "a MAC address is missing");
-    if (accepts(syntax::kIpNeeded) && !request_.contains("dst")) fail(command_, "an IP address is missing");
-    if (accepts(syntax::kNameNeeded) && !request_.contains("name")) fail(command_, "a name is missing");
-    if (accepts(syntax::kOptions)) request_["options"] = fmt::format("{}", fmt::join(options_, " "));
+    if (accepts(syntax::kMacNeeded) && !request_.contains("mac"))
+      fail(command_, "a MAC address is missing");
+    if (accepts(syntax::kIpNeeded) && !request_.contains("dst"))
+      fail(command_, "an IP address is missing");
+    if (accepts(syntax::kNameNeeded) && !request_.contains("name"))
+      fail(command_, "a name is missing");
+    if (accepts(syntax::kOptions))
+      request_["options"] = fmt::format("{}", fmt::join(options_, " "));
     if (command_.object == "fdb" && command_.name == "add") check_fdb_add();
-    if (command_.object == "fdb" && command_.name == "flush" && !request_.contains("kind")) request_["kind"] = "dynamic";
+    if (command_.object == "fdb" && command_.name == "flush" && !request_.contains("kind"))
+      request_["kind"] = "dynamic";
   }
 
  private:
   [[nodiscard]] bool accepts(unsigned what) const { return (command_.accepts & what) != 0; }
 
   void set(std::string_view key, Json value) {
-    if (request_.contains(key)) fail(command_, fmt::format("{} is given twice", key == "kind" ? "static, dynamic, sticky or all" : key));
+    if (request_.contains(key))
+      fail(command_, fmt::format("{} is given twice",
+                                 key == "kind" ? "static, dynamic, sticky or all" : key));
     request_[std::string(key)] = std::move(value);
   }
 
@@ -99,7 +113,7 @@ class ArgumentParser {
     return word;
   }
 
-  std::string ip(const std::string& word) const {
+  [[nodiscard]] std::string ip(const std::string& word) const {
     const auto address = parse_ip(word);
     if (!address) fail(command_, fmt::format("\"{}\" is not an IP address", word));
     return format_ip(*address);
@@ -109,7 +123,8 @@ class ArgumentParser {
     const std::string word = next("");
     if (accepts(syntax::kNameNeeded) && !request_.contains("name")) return set("name", word);
     if (accepts(syntax::kOptions)) {
-      if (word.find('=') == std::string::npos) fail(command_, fmt::format("\"{}\" is not KEY=VALUE", word));
+      if (word.find('=') == std::string::npos)
+        fail(command_, fmt::format("\"{}\" is not KEY=VALUE", word));
       options_.push_back(word);
       return;
     }
@@ -135,8 +150,10 @@ class ArgumentParser {
     may(syntax::kBlackhole, "blackhole");
     const std::string_view keyword = match(word, keywords, "filter");
     if (keyword.empty()) {
-      const bool looks_like_mac = accepts(syntax::kMac) && word.find_first_of(":-") != std::string::npos;
-      fail(command_, fmt::format("\"{}\" is {}", word, looks_like_mac ? "not a MAC address" : "unknown"));
+      const bool looks_like_mac =
+          accepts(syntax::kMac) && word.find_first_of(":-") != std::string::npos;
+      fail(command_,
+           fmt::format("\"{}\" is {}", word, looks_like_mac ? "not a MAC address" : "unknown"));
     }
     if (keyword == "vlan") {
       const std::string number = next(keyword);
@@ -155,7 +172,8 @@ class ArgumentParser {
   }
 
   void check_fdb_add() const {
-    const bool blackhole = request_.contains("blackhole"), dst = request_.contains("dst"), dev = request_.contains("dev");
+    const bool blackhole = request_.contains("blackhole"), dst = request_.contains("dst"),
+               dev = request_.contains("dev");
     if (blackhole && dst) fail(command_, "blackhole and dst exclude each other");
     if (!blackhole && !dst && !dev) fail(command_, "say where: dev PORT, dst IP or blackhole");
   }
@@ -174,7 +192,8 @@ struct Split {
 
 unsigned parse_watch(std::string_view seconds) {
   const auto number = parse_number(seconds, 86400);
-  if (!number || *number == 0) throw UsageError(fmt::format("--watch=\"{}\" is not 1 to 86400 seconds", seconds));
+  if (!number || *number == 0)
+    throw UsageError(fmt::format("--watch=\"{}\" is not 1 to 86400 seconds", seconds));
   return *number;
 }
 
@@ -185,7 +204,8 @@ void take_short_options(std::string_view letters, VxctlCommand& out, Split& spli
       case 's': out.statistics = true; break;
       case 'h': split.help = true; break;
       case 'V': split.version = true; break;
-      default: throw UsageError(fmt::format("option \"-{}\" is unknown, try \"vxctl help\"", letter));
+      default:
+        throw UsageError(fmt::format("option \"-{}\" is unknown, try \"vxctl help\"", letter));
     }
   }
 }
@@ -225,8 +245,8 @@ Split split_options(Words words, VxctlCommand& out) {
 // The command that `words` begin with, which are shortened by it; the object's first one when they begin with
 // a filter or are at their end. Null: help is asked for.
 const Command* take_command(std::string_view object, Words& words) {
-  const Command* const by_default =
-      &*std::ranges::find_if(syntax::kCommands, [&](const Command& c) { return c.object == object; });
+  const Command* const by_default = &*std::ranges::find_if(
+      syntax::kCommands, [&](const Command& c) { return c.object == object; });
   if (words.empty()) return by_default;
   const std::string_view name = match(words.front(), command_candidates(object), "command");
   if (name == "help") return nullptr;
@@ -234,8 +254,10 @@ const Command* take_command(std::string_view object, Words& words) {
     words = words.subspan(1);
     return find_command(object, name);
   }
-  if (by_default->accepts & syntax::kMac) return by_default;  // `vxctl fdb dev tap0`: filters of `show`
-  throw UsageError(fmt::format("command \"{}\" is unknown, try \"vxctl {} help\"", words.front(), object));
+  if (by_default->accepts & syntax::kMac)
+    return by_default;  // `vxctl fdb dev tap0`: filters of `show`
+  throw UsageError(
+      fmt::format("command \"{}\" is unknown, try \"vxctl {} help\"", words.front(), object));
 }
 
 }  // namespace
@@ -277,7 +299,8 @@ VxctlCommand parse_command_line(Words words) {
     return out;
   }
   std::string_view object = match(rest.front(), object_candidates(), "object");
-  if (object.empty()) throw UsageError(fmt::format("object \"{}\" is unknown, try \"vxctl help\"", rest.front()));
+  if (object.empty())
+    throw UsageError(fmt::format("object \"{}\" is unknown, try \"vxctl help\"", rest.front()));
   rest = rest.subspan(1);
   if (object == "help") {  // vxctl help [OBJECT]
     if (!rest.empty()) object = match(rest.front(), object_candidates(), "object");
@@ -290,7 +313,8 @@ VxctlCommand parse_command_line(Words words) {
     out.print = help_text(object);
     return out;
   }
-  if (out.watch_s != 0 && !(command->accepts & syntax::kWatch)) fail(*command, "--watch is for stats only");
+  if (out.watch_s != 0 && !(command->accepts & syntax::kWatch))
+    fail(*command, "--watch is for stats only");
   out.object = object;
   out.command = command->name;
   out.request = Json{{"object", object}, {"command", command->name}};

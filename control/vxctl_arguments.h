@@ -18,13 +18,13 @@ class UsageError : public std::runtime_error {
 };
 
 struct VxctlCommand {
-  std::string run_dir;           // --run-dir; empty: not given
-  bool json = false;             // -j
-  bool statistics = false;       // -s
-  unsigned watch_s = 0;          // --watch: repeat every so many seconds; 0: once
-  std::string print;             // help or version: print this, exit 0, ask nobody
-  std::string object, command;   // canonical names: "fdb", "show"
-  Json request;                  // as api.h describes
+  std::string run_dir;          // --run-dir; empty: not given
+  bool json = false;            // -j
+  bool statistics = false;      // -s
+  unsigned watch_s = 0;         // --watch: repeat every so many seconds; 0: once
+  std::string print;            // help or version: print this, exit 0, ask nobody
+  std::string object, command;  // canonical names: "fdb", "show"
+  Json request;                 // as api.h describes
 };
 
 // `words`: the arguments without the program's name. Objects, commands and filters may be abbreviated to a

@@ -37,18 +37,22 @@ std::string remedy(int error) {
 // A connection to control.sock. Not shared between threads.
 class Connection {
  public:
-  explicit Connection(const std::string& run_dir) : path_(fmt::format("{}/{}", run_dir, api::kSocketName)) {
+  explicit Connection(const std::string& run_dir)
+      : path_(fmt::format("{}/{}", run_dir, api::kSocketName)) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path_.size() >= sizeof address.sun_path) {
-      throw UsageError(fmt::format("--run-dir {} is too long for a socket's path ({} bytes at most)", run_dir, sizeof address.sun_path - 1));
+      throw UsageError(
+          fmt::format("--run-dir {} is too long for a socket's path ({} bytes at most)", run_dir,
+                      sizeof address.sun_path - 1));
     }
     std::memcpy(address.sun_path, path_.c_str(), path_.size() + 1);
     fd_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd_ < 0 || connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
       const int error = errno;
       if (fd_ >= 0) close(fd_);
-      throw Unreachable(fmt::format("cannot reach vxplane-control at {}: {}; {}", path_, std::strerror(error), remedy(error)));
+      throw Unreachable(fmt::format("cannot reach vxplane-control at {}: {}; {}", path_,
+                                    std::strerror(error), remedy(error)));
     }
     set_timeout(kAnswerTimeoutS);
   }
@@ -77,7 +81,9 @@ class Connection {
     for (;;) {
       if (const auto line = lines_.next()) {
         auto message = api::decode(*line);
-        if (!message) throw Unreachable(fmt::format("{} does not speak vxplane-control's protocol; are both of one version?", path_));
+        if (!message)
+          throw Unreachable(fmt::format(
+              "{} does not speak vxplane-control's protocol; are both of one version?", path_));
         return std::move(*message);
       }
       char bytes[65536];
@@ -96,7 +102,8 @@ class Connection {
 
  private:
   [[noreturn]] void throw_lost(std::string_view why) const {
-    throw Unreachable(fmt::format("lost vxplane-control at {}: {}; see journalctl -u vxplane-control", path_, why));
+    throw Unreachable(fmt::format(
+        "lost vxplane-control at {}: {}; see journalctl -u vxplane-control", path_, why));
   }
 
   std::string path_;
@@ -118,7 +125,8 @@ class Refused : public std::runtime_error {
 std::string run_dir_of(const VxctlCommand& command) {
   if (!command.run_dir.empty()) return command.run_dir;
   const char* const environment = std::getenv("VXPLANE_RUN_DIR");
-  return environment != nullptr && *environment != '\0' ? std::string(environment) : std::string(api::kDefaultRunDir);
+  return environment != nullptr && *environment != '\0' ? std::string(environment)
+                                                        : std::string(api::kDefaultRunDir);
 }
 
 class Run {
@@ -131,7 +139,8 @@ class Run {
     if (command_.json) {
       out_ << api::encode(result);
     } else {
-      out_ << format_result(command_.object, command_.command, result, {.statistics = command_.statistics});
+      out_ << format_result(command_.object, command_.command, result,
+                            {.statistics = command_.statistics});
     }
     out_.flush();
   }
@@ -142,7 +151,8 @@ class Run {
     while (out_.good()) {
       const Json message = connection_.receive();
       const Json& event = format::child(message, "event");
-      out_ << (command_.json ? api::encode(event) : format_fdb_event(event, {.statistics = command_.statistics}) + '\n');
+      out_ << (command_.json ? api::encode(event)
+                             : format_fdb_event(event, {.statistics = command_.statistics}) + '\n');
       out_.flush();
     }
   }
@@ -172,7 +182,8 @@ class Run {
       if (note.is_string()) err_ << "vxctl: " << note.get<std::string>() << '\n';
     }
     if (api::field<bool>(reply, "ok").value_or(false)) return format::child(reply, "result");
-    const bool usage = format::number(reply, "exit") == static_cast<std::uint64_t>(api::Exit::kUsage);
+    const bool usage =
+        format::number(reply, "exit") == static_cast<std::uint64_t>(api::Exit::kUsage);
     const std::string text = format::text(reply, "error");
     throw Refused(text.empty() ? "refused" : text, usage ? api::Exit::kUsage : api::Exit::kRefused);
   }

@@ -10,12 +10,12 @@ namespace vx::control::syntax {
 // What may stand behind a command. A bit each.
 enum Accepts : unsigned {
   kNothing = 0,
-  kMac = 1u << 0,        // a bare MAC address
+  kMac = 1u << 0,  // a bare MAC address
   kMacNeeded = 1u << 1,
-  kVlan = 1u << 2,       // vlan V
-  kDev = 1u << 3,        // dev NAME
-  kDst = 1u << 4,        // dst IP
-  kDynamic = 1u << 5,    // the word `dynamic`
+  kVlan = 1u << 2,     // vlan V
+  kDev = 1u << 3,      // dev NAME
+  kDst = 1u << 4,      // dst IP
+  kDynamic = 1u << 5,  // the word `dynamic`
   kStatic = 1u << 6,
   kAll = 1u << 7,
   kSticky = 1u << 8,
@@ -36,25 +36,36 @@ struct Command {
 // The first command of an object is meant when none is given.
 inline constexpr std::array kCommands = {
     Command{"fdb", "show", kMac | kVlan | kDev | kDst | kDynamic | kStatic,
-            "[show] [MAC] [vlan V] [dev PORT] [dst IP] [dynamic|static]", "entries, in the field order of `bridge fdb show`"},
-    Command{"fdb", "get", kMac | kMacNeeded | kVlan | kDev, "get MAC [vlan V]", "one entry; exit 1 when there is none"},
+            "[show] [MAC] [vlan V] [dev PORT] [dst IP] [dynamic|static]",
+            "entries, in the field order of `bridge fdb show`"},
+    Command{"fdb", "get", kMac | kMacNeeded | kVlan | kDev, "get MAC [vlan V]",
+            "one entry; exit 1 when there is none"},
     Command{"fdb", "add", kMac | kMacNeeded | kVlan | kDev | kDst | kBlackhole | kStatic | kSticky,
-            "add MAC [vlan V] {dev PORT | dst IP | blackhole} [static|sticky]", "default: static, in the VLAN of bridge-pvid"},
-    Command{"fdb", "del", kMac | kMacNeeded | kVlan | kDev, "del MAC [vlan V]", "learned entries too"},
-    Command{"fdb", "flush", kAll | kStatic | kDynamic | kVlan | kDev | kDst, "flush [all|static|dynamic] [vlan V] [dev PORT] [dst IP]",
+            "add MAC [vlan V] {dev PORT | dst IP | blackhole} [static|sticky]",
+            "default: static, in the VLAN of bridge-pvid"},
+    Command{"fdb", "del", kMac | kMacNeeded | kVlan | kDev, "del MAC [vlan V]",
+            "learned entries too"},
+    Command{"fdb", "flush", kAll | kStatic | kDynamic | kVlan | kDev | kDst,
+            "flush [all|static|dynamic] [vlan V] [dev PORT] [dst IP]",
             "default: dynamic; the flood list stays"},
-    Command{"fdb", "count", kNothing, "count", "current, static, limit, learned, expired, evicted, moved, refused"},
+    Command{"fdb", "count", kNothing, "count",
+            "current, static, limit, learned, expired, evicted, moved, refused"},
     Command{"fdb", "monitor", kNothing, "monitor", "one line an event, until interrupted"},
     Command{"vtep", "show", kNothing, "[show]", "remote VTEPs and whether they are resolved"},
-    Command{"vtep", "add", kIpNeeded | kDev, "add IP [dev VXLAN]", "a remote VTEP, on the flood list"},
+    Command{"vtep", "add", kIpNeeded | kDev, "add IP [dev VXLAN]",
+            "a remote VTEP, on the flood list"},
     Command{"vtep", "del", kIpNeeded | kDev, "del IP [dev VXLAN]", "and the FDB entries behind it"},
     Command{"port", "show", kNothing, "[show]", "ports, and why one is not up"},
-    Command{"port", "add", kNameNeeded | kOptions, "add NAME driver=DRIVER [KEY=VALUE]...", "the keys of a [port] line"},
+    Command{"port", "add", kNameNeeded | kOptions, "add NAME driver=DRIVER [KEY=VALUE]...",
+            "the keys of a [port] line"},
     Command{"port", "del", kNameNeeded, "del NAME", "and the FDB entries behind it"},
     Command{"vlan", "show", kNothing, "[show]", "VLANs of every port and of the tunnel"},
-    Command{"stats", "show", kWatch, "[show] [--watch[=SECONDS]]", "counters; --watch: rates, until interrupted"},
-    Command{"drops", "show", kNothing, "", "dropped packets by reason; -s: reasons that never happened too"},
-    Command{"status", "show", kNothing, "", "control, dataplane, underlay, overlays, and what is wrong"},
+    Command{"stats", "show", kWatch, "[show] [--watch[=SECONDS]]",
+            "counters; --watch: rates, until interrupted"},
+    Command{"drops", "show", kNothing, "",
+            "dropped packets by reason; -s: reasons that never happened too"},
+    Command{"status", "show", kNothing, "",
+            "control, dataplane, underlay, overlays, and what is wrong"},
     Command{"mtu", "show", kNothing, "", "how large guests' packets may be, and why"},
     Command{"mtu", "probe", kIpNeeded, "probe IP", "not yet: measures the path to a VTEP"},
     Command{"reload", "run", kNothing, "", "read the configuration again"},
@@ -64,6 +75,7 @@ inline constexpr std::array kCommands = {
 struct Alias {
   std::string_view word, name;
 };
-inline constexpr std::array kAliases = {Alias{"list", "show"}, Alias{"lst", "show"}, Alias{"delete", "del"}};
+inline constexpr std::array kAliases = {Alias{"list", "show"}, Alias{"lst", "show"},
+                                        Alias{"delete", "del"}};
 
 }  // namespace vx::control::syntax

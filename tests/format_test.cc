@@ -38,9 +38,10 @@ TEST(FormatFdb, LinesAreThoseOfTheDesign) {
 
 TEST(FormatFdb, StatisticsAddUsedAndUpdated) {
   const std::string text = show("fdb", parse(kFdb), true);
-  EXPECT_TRUE(text.starts_with("52:54:00:aa:bb:01 dev tap100i0 vlan 1 used 3/3 master mainvx\n"
-                               "52:54:00:aa:bb:02 dev vxlan_mainvx dst 172.18.1.2 vlan 1 used 0/12 master mainvx static\n"
-                               "00:00:00:00:00:00 dev vxlan_mainvx dst 172.18.1.2 self permanent\n"))
+  EXPECT_TRUE(text.starts_with(
+      "52:54:00:aa:bb:01 dev tap100i0 vlan 1 used 3/3 master mainvx\n"
+      "52:54:00:aa:bb:02 dev vxlan_mainvx dst 172.18.1.2 vlan 1 used 0/12 master mainvx static\n"
+      "00:00:00:00:00:00 dev vxlan_mainvx dst 172.18.1.2 self permanent\n"))
       << text;
 }
 
@@ -55,13 +56,16 @@ TEST(FormatFdb, EventsSayWhatHappened) {
   event["what"] = "added";
   EXPECT_EQ(format_fdb_event(event, {}), "52:54:00:aa:bb:01 dev tap100i0 vlan 1 master mainvx");
   event["what"] = "expired";
-  EXPECT_EQ(format_fdb_event(event, {}), "Expired 52:54:00:aa:bb:01 dev tap100i0 vlan 1 master mainvx");
+  EXPECT_EQ(format_fdb_event(event, {}),
+            "Expired 52:54:00:aa:bb:01 dev tap100i0 vlan 1 master mainvx");
 }
 
 TEST(FormatFdb, CountNamesEveryKey) {
-  const Json count = parse(R"({"current":2,"static":1,"limit":65536,"learned":10,"expired":3,"evicted":0,"moved":1,"refused":0})");
+  const Json count = parse(
+      R"({"current":2,"static":1,"limit":65536,"learned":10,"expired":3,"evicted":0,"moved":1,"refused":0})");
   EXPECT_EQ(format_result("fdb", "count", count, {}),
-            "current  2\nstatic   1\nlimit    65536\nlearned  10\nexpired  3\nevicted  0\nmoved    1\nrefused  0\n");
+            "current  2\nstatic   1\nlimit    65536\nlearned  10\nexpired  3\nevicted  0\nmoved    "
+            "1\nrefused  0\n");
 }
 
 // Runs `script` in a network namespace of its own; what it wrote to stdout.
@@ -70,7 +74,8 @@ std::string in_namespace(const std::string& script) {
   const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
   std::string out;
   char bytes[4096];
-  for (std::size_t n; pipe && (n = fread(bytes, 1, sizeof bytes, pipe.get())) > 0;) out.append(bytes, n);
+  for (std::size_t n; pipe && (n = fread(bytes, 1, sizeof bytes, pipe.get())) > 0;)
+    out.append(bytes, n);
   return out;
 }
 
@@ -80,7 +85,8 @@ std::vector<std::string> ask_bridge() {
       "ip link add vx0 type vxlan id 1000 remote 172.18.1.2 local 172.18.1.1 dstport 4789 || exit;"
       "ip link add vx6 type vxlan id 6 local fd00::1 dstport 4790;"
       "ip link add d0 type veth peer name d1; ip link set vx0 up; ip link set d0 up;"
-      "ip link add mainvx type bridge vlan_filtering 1 && ip link set d0 master mainvx && ip link set mainvx up &&"
+      "ip link add mainvx type bridge vlan_filtering 1 && ip link set d0 master mainvx && ip link "
+      "set mainvx up &&"
       "  bridge fdb add 52:54:00:aa:bb:05 dev d0 master static vlan 1 &&"
       "  bridge fdb add 52:54:00:aa:bb:06 dev d0 master sticky dynamic vlan 1;"
       "bridge fdb add 52:54:00:aa:bb:02 dev vx0 dst 172.18.1.2 self static;"
@@ -91,7 +97,8 @@ std::vector<std::string> ask_bridge() {
   std::vector<std::string> parts(1);
   std::istringstream lines(out);
   for (std::string line; std::getline(lines, line);) {
-    while (line.ends_with(' ')) line.pop_back();  // bridge ends lines of learned entries with a space, we do not
+    while (line.ends_with(' '))
+      line.pop_back();  // bridge ends lines of learned entries with a space, we do not
     if (line == "@") {
       parts.emplace_back();
     } else if (!line.empty()) {
@@ -106,7 +113,8 @@ std::vector<std::string> ask_bridge() {
 TEST(FormatFdb, IsTheTextOfBridgeForTheJsonOfBridge) {
   std::vector<std::string> parts = ask_bridge();
   if (parts.size() != 5) GTEST_SKIP() << "no kernel vxlan device, no iproute2, or not root";
-  for (int tries = 0; parts[1] != parts[4] && tries < 5; ++tries) parts = ask_bridge();  // a second passed in between
+  for (int tries = 0; parts[1] != parts[4] && tries < 5; ++tries)
+    parts = ask_bridge();  // a second passed in between
   const Json plain = parse(parts[2]), with_statistics = parse(parts[3]);
   ASSERT_GT(plain.size(), 4u);
   EXPECT_EQ(show("fdb", plain), parts[0]);
@@ -116,7 +124,8 @@ TEST(FormatFdb, IsTheTextOfBridgeForTheJsonOfBridge) {
 
 // Captured from iproute2 6.1.0 (the header's trailing spaces removed), so that it holds on kernels without a bridge too.
 TEST(FormatVlan, IsTheTextOfBridgeVlan) {
-  const Json vlans = parse(R"([{"ifname":"tap100i0","vlans":[{"vlan":1,"flags":["PVID","Egress Untagged"]},{"vlan":2,"vlanEnd":4094}]},
+  const Json vlans = parse(
+      R"([{"ifname":"tap100i0","vlans":[{"vlan":1,"flags":["PVID","Egress Untagged"]},{"vlan":2,"vlanEnd":4094}]},
                                {"ifname":"vxlan_mainvx","vlans":[{"vlan":100}]},{"ifname":"tap0","vlans":[]}])");
   EXPECT_EQ(show("vlan", vlans),
             "port              vlan-id\n"
@@ -127,7 +136,8 @@ TEST(FormatVlan, IsTheTextOfBridgeVlan) {
 }
 
 TEST(FormatVtep, UnresolvedHasNoMac) {
-  const Json vteps = parse(R"([{"dst":"172.18.1.2","flood":true,"state":"reachable","mac":"52:54:00:00:00:02","port":4789},
+  const Json vteps = parse(
+      R"([{"dst":"172.18.1.2","flood":true,"state":"reachable","mac":"52:54:00:00:00:02","port":4789},
                                {"dst":"fd00::3","flood":false,"state":"unresolved","port":4789}])");
   EXPECT_EQ(show("vtep", vteps),
             "DST         PORT  STATE       MAC                FLOOD\n"
@@ -136,7 +146,8 @@ TEST(FormatVtep, UnresolvedHasNoMac) {
 }
 
 TEST(FormatPort, SaysWhyAPortWaits) {
-  const Json ports = parse(R"([{"name":"tap100i0","role":"guest","driver":"netdev","state":"up","mtu":1332,"rx_queues":1,"tx_queues":2,"learned":3},
+  const Json ports = parse(
+      R"([{"name":"tap100i0","role":"guest","driver":"netdev","state":"up","mtu":1332,"rx_queues":1,"tx_queues":2,"learned":3},
                                {"name":"tap101i0","role":"guest","driver":"netdev","state":"waiting","text":"no such netdev yet"}])");
   EXPECT_EQ(show("port", ports),
             "NAME      ROLE   DRIVER  STATE     MTU  QUEUES  MACS\n"
@@ -162,16 +173,19 @@ TEST(FormatDrops, ShowsWhatHappenedWithItsMeaning) {
   Json drops = all_drops(0);
   EXPECT_EQ(show("drops", drops), "");
   drops["mtu_exceeded"] = 17;
-  EXPECT_EQ(show("drops", drops), "mtu_exceeded              17  the layer-3 length exceeds the overlay MTU\n");
+  EXPECT_EQ(show("drops", drops),
+            "mtu_exceeded              17  the layer-3 length exceeds the overlay MTU\n");
 }
 
 TEST(FormatDrops, EveryReasonFitsEightyColumns) {
   const std::string text = show("drops", all_drops(1234567890123), true);
   EXPECT_LE(widest_line(text), 80u) << text;
-  for (const auto& reason : kDropReasonTexts) EXPECT_NE(text.find(reason.name), std::string::npos) << reason.name;
+  for (const auto& reason : kDropReasonTexts)
+    EXPECT_NE(text.find(reason.name), std::string::npos) << reason.name;
 }
 
-const char* const kStats = R"({"ports":{"enp35s0":{"rx_packets":10,"rx_bytes":1000,"tx_packets":20,"tx_bytes":2000,"rx_dropped":1,"tx_dropped":0}},
+const char* const kStats =
+    R"({"ports":{"enp35s0":{"rx_packets":10,"rx_bytes":1000,"tx_packets":20,"tx_bytes":2000,"rx_dropped":1,"tx_dropped":0}},
   "drops":{"mtu_exceeded":1,"tx_full":0},"xdp":{"redirected":10,"stale":0},
   "totals":{"received":10,"cloned":0,"generated":0,"segmented":0,"sent":9,"dropped":1,"consumed":0,"coalesced":0,"held":0},
   "workers":[{"lcore":1,"polls":1000,"busy_polls":10,"packets":10}]})";
@@ -183,7 +197,8 @@ TEST(FormatStats, SectionsStandApart) {
             "enp35s0  tx        20   2000        0\n"
             "\n"
             "TOTAL      PACKETS\n"
-            "received        10\ncloned           0\ngenerated        0\nsegmented        0\nsent             9\n"
+            "received        10\ncloned           0\ngenerated        0\nsegmented        0\nsent  "
+            "           9\n"
             "dropped          1\nconsumed         0\ncoalesced        0\nheld             0\n"
             "\n"
             "DROPPED       PACKETS\n"
@@ -214,7 +229,8 @@ TEST(FormatStats, RatesSurviveARestartOfTheDataplane) {
 }
 
 TEST(FormatMtu, SpellsOutTheArithmetic) {
-  const Json mtu = parse(R"([{"ifname":"vxlan_mainvx","mtu":1332,"underlay_mtu":1400,"device":"enp35s0","family":"ipv4",
+  const Json mtu = parse(
+      R"([{"ifname":"vxlan_mainvx","mtu":1332,"underlay_mtu":1400,"device":"enp35s0","family":"ipv4",
     "overhead":{"ip":20,"udp":8,"vxlan":8,"ethernet":14,"total":50},"ceiling":{"untagged":1350,"tagged":1346,"double_tagged":1342},
     "verdict":"ok","vteps":[{"dst":"172.18.1.2","mtu":1380,"ceiling":1330}]}])");
   EXPECT_EQ(show("mtu", mtu),
@@ -242,13 +258,15 @@ TEST(FormatStatus, NamesProcessesOverlaysAndProblems) {
             "control    pid 10, up 59s, version 0.1.0\n"
             "dataplane  connected, pid 9, up 1h02m, workers 1, hugepages no\n"
             "underlay   enp35s0 af_xdp up, vlan 4003, mtu 1400, address: kernel\n"
-            "overlay    vxlan_mainvx vni 1000 bridge, local 172.18.1.1 port 4789, mtu 1332, bridge mainvx\n"
+            "overlay    vxlan_mainvx vni 1000 bridge, local 172.18.1.1 port 4789, mtu 1332, bridge "
+            "mainvx\n"
             "           ports 2, vteps 1 (1 reachable), fdb 4 of 65536\n"
             "problem    port tap1: no such netdev yet\n");
 }
 
 TEST(Format, AnswersOfAnotherShapeDoNotThrow) {
-  for (const char* text : {"null", "[]", "{}", "5", "\"x\"", "[5,null,{}]", "{\"ports\":5,\"drops\":[1],\"workers\":{\"a\":1}}"}) {
+  for (const char* text : {"null", "[]", "{}", "5", "\"x\"", "[5,null,{}]",
+                           "{\"ports\":5,\"drops\":[1],\"workers\":{\"a\":1}}"}) {
     for (const char* object : {"fdb", "vtep", "port", "vlan", "stats", "drops", "status", "mtu"}) {
       EXPECT_NO_THROW(static_cast<void>(show(object, parse(text), true))) << object << " " << text;
     }

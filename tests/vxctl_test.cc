@@ -25,7 +25,9 @@ std::vector<std::string> split(const std::string& line) {
   return words;
 }
 
-std::string request_of(const std::string& line) { return parse_command_line(split(line)).request.dump(); }
+std::string request_of(const std::string& line) {
+  return parse_command_line(split(line)).request.dump();
+}
 
 struct LineCase {
   const char* line;
@@ -33,47 +35,71 @@ struct LineCase {
 };
 class VxctlLine : public testing::TestWithParam<LineCase> {};
 
-TEST_P(VxctlLine, BecomesTheRequest) { EXPECT_EQ(request_of(GetParam().line), GetParam().request) << GetParam().line; }
+TEST_P(VxctlLine, BecomesTheRequest) {
+  EXPECT_EQ(request_of(GetParam().line), GetParam().request) << GetParam().line;
+}
 
 constexpr const char* kShow = R"({"object":"fdb","command":"show"})";
 INSTANTIATE_TEST_SUITE_P(
     Design, VxctlLine,
     testing::Values(
-        LineCase{"fdb", kShow}, LineCase{"fdb show", kShow}, LineCase{"f s", kShow}, LineCase{"fdb list", kShow}, LineCase{"fdb lst", kShow},
-        LineCase{"fdb l", kShow}, LineCase{"-j fdb", kShow}, LineCase{"fdb show -s", kShow}, LineCase{"-sj --run-dir /x fdb", kShow},
-        LineCase{"fdb 52:54:00:AA:BB:01", R"({"object":"fdb","command":"show","mac":"52:54:00:aa:bb:01"})"},
-        LineCase{"fdb show 52-54-00-aa-bb-1 vlan 5", R"({"object":"fdb","command":"show","mac":"52:54:00:aa:bb:01","vlan":5})"},
-        LineCase{"fdb dev tap0 dynamic", R"({"object":"fdb","command":"show","dev":"tap0","kind":"dynamic"})"},
-        LineCase{"fdb dst FD00::0:2 static", R"({"object":"fdb","command":"show","dst":"fd00::2","kind":"static"})"},
-        LineCase{"fdb get 52:54:0:0:0:1 vlan 2", R"({"object":"fdb","command":"get","mac":"52:54:00:00:00:01","vlan":2})"},
-        LineCase{"fdb add 52:54:00:00:00:01 vlan 2 dev tap0", R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","vlan":2,"dev":"tap0"})"},
-        LineCase{"fdb add 52:54:00:00:00:01 dst 172.18.1.2 sticky",
-                 R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","dst":"172.18.1.2","kind":"sticky"})"},
-        LineCase{"fdb add 52:54:00:00:00:01 blackhole", R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","blackhole":true})"},
-        LineCase{"fdb add 52:54:00:00:00:01 dev vx dst 10.0.0.1 static",
-                 R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","dev":"vx","dst":"10.0.0.1","kind":"static"})"},
-        LineCase{"fdb del 52:54:00:00:00:01", R"({"object":"fdb","command":"del","mac":"52:54:00:00:00:01"})"},
-        LineCase{"fdb delete 52:54:00:00:00:01", R"({"object":"fdb","command":"del","mac":"52:54:00:00:00:01"})"},
+        LineCase{"fdb", kShow}, LineCase{"fdb show", kShow}, LineCase{"f s", kShow},
+        LineCase{"fdb list", kShow}, LineCase{"fdb lst", kShow}, LineCase{"fdb l", kShow},
+        LineCase{"-j fdb", kShow}, LineCase{"fdb show -s", kShow},
+        LineCase{"-sj --run-dir /x fdb", kShow},
+        LineCase{"fdb 52:54:00:AA:BB:01",
+                 R"({"object":"fdb","command":"show","mac":"52:54:00:aa:bb:01"})"},
+        LineCase{"fdb show 52-54-00-aa-bb-1 vlan 5",
+                 R"({"object":"fdb","command":"show","mac":"52:54:00:aa:bb:01","vlan":5})"},
+        LineCase{"fdb dev tap0 dynamic",
+                 R"({"object":"fdb","command":"show","dev":"tap0","kind":"dynamic"})"},
+        LineCase{"fdb dst FD00::0:2 static",
+                 R"({"object":"fdb","command":"show","dst":"fd00::2","kind":"static"})"},
+        LineCase{"fdb get 52:54:0:0:0:1 vlan 2",
+                 R"({"object":"fdb","command":"get","mac":"52:54:00:00:00:01","vlan":2})"},
+        LineCase{
+            "fdb add 52:54:00:00:00:01 vlan 2 dev tap0",
+            R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","vlan":2,"dev":"tap0"})"},
+        LineCase{
+            "fdb add 52:54:00:00:00:01 dst 172.18.1.2 sticky",
+            R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","dst":"172.18.1.2","kind":"sticky"})"},
+        LineCase{"fdb add 52:54:00:00:00:01 blackhole",
+                 R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","blackhole":true})"},
+        LineCase{
+            "fdb add 52:54:00:00:00:01 dev vx dst 10.0.0.1 static",
+            R"({"object":"fdb","command":"add","mac":"52:54:00:00:00:01","dev":"vx","dst":"10.0.0.1","kind":"static"})"},
+        LineCase{"fdb del 52:54:00:00:00:01",
+                 R"({"object":"fdb","command":"del","mac":"52:54:00:00:00:01"})"},
+        LineCase{"fdb delete 52:54:00:00:00:01",
+                 R"({"object":"fdb","command":"del","mac":"52:54:00:00:00:01"})"},
         LineCase{"fdb flush", R"({"object":"fdb","command":"flush","kind":"dynamic"})"},
-        LineCase{"f f all vlan 7 dev tap0", R"({"object":"fdb","command":"flush","kind":"all","vlan":7,"dev":"tap0"})"},
-        LineCase{"fdb flush static dst 10.0.0.1", R"({"object":"fdb","command":"flush","kind":"static","dst":"10.0.0.1"})"},
-        LineCase{"fdb count", R"({"object":"fdb","command":"count"})"}, LineCase{"fdb monitor", R"({"object":"fdb","command":"monitor"})"}));
+        LineCase{"f f all vlan 7 dev tap0",
+                 R"({"object":"fdb","command":"flush","kind":"all","vlan":7,"dev":"tap0"})"},
+        LineCase{"fdb flush static dst 10.0.0.1",
+                 R"({"object":"fdb","command":"flush","kind":"static","dst":"10.0.0.1"})"},
+        LineCase{"fdb count", R"({"object":"fdb","command":"count"})"},
+        LineCase{"fdb monitor", R"({"object":"fdb","command":"monitor"})"}));
 INSTANTIATE_TEST_SUITE_P(
     OtherObjects, VxctlLine,
-    testing::Values(LineCase{"vtep", R"({"object":"vtep","command":"show"})"},
-                    LineCase{"vt add 10.0.0.9", R"({"object":"vtep","command":"add","dst":"10.0.0.9"})"},
-                    LineCase{"vtep del fd00::9", R"({"object":"vtep","command":"del","dst":"fd00::9"})"},
-                    LineCase{"port", R"({"object":"port","command":"show"})"},
-                    LineCase{"port add g1 driver=tap bridge-access=100",
-                             R"({"object":"port","command":"add","name":"g1","options":"driver=tap bridge-access=100"})"},
-                    LineCase{"port add dev driver=dpdk:net_null0,size=64",
-                             R"({"object":"port","command":"add","name":"dev","options":"driver=dpdk:net_null0,size=64"})"},
-                    LineCase{"port del g1", R"({"object":"port","command":"del","name":"g1"})"},
-                    LineCase{"vlan", R"({"object":"vlan","command":"show"})"}, LineCase{"stats --watch=5", R"({"object":"stats","command":"show"})"},
-                    LineCase{"dr", R"({"object":"drops","command":"show"})"}, LineCase{"status", R"({"object":"status","command":"show"})"},
-                    LineCase{"mtu", R"({"object":"mtu","command":"show"})"},
-                    LineCase{"mtu probe 10.0.0.1", R"({"object":"mtu","command":"probe","dst":"10.0.0.1"})"},
-                    LineCase{"reload", R"({"object":"reload","command":"run"})"}));
+    testing::Values(
+        LineCase{"vtep", R"({"object":"vtep","command":"show"})"},
+        LineCase{"vt add 10.0.0.9", R"({"object":"vtep","command":"add","dst":"10.0.0.9"})"},
+        LineCase{"vtep del fd00::9", R"({"object":"vtep","command":"del","dst":"fd00::9"})"},
+        LineCase{"port", R"({"object":"port","command":"show"})"},
+        LineCase{
+            "port add g1 driver=tap bridge-access=100",
+            R"({"object":"port","command":"add","name":"g1","options":"driver=tap bridge-access=100"})"},
+        LineCase{
+            "port add dev driver=dpdk:net_null0,size=64",
+            R"({"object":"port","command":"add","name":"dev","options":"driver=dpdk:net_null0,size=64"})"},
+        LineCase{"port del g1", R"({"object":"port","command":"del","name":"g1"})"},
+        LineCase{"vlan", R"({"object":"vlan","command":"show"})"},
+        LineCase{"stats --watch=5", R"({"object":"stats","command":"show"})"},
+        LineCase{"dr", R"({"object":"drops","command":"show"})"},
+        LineCase{"status", R"({"object":"status","command":"show"})"},
+        LineCase{"mtu", R"({"object":"mtu","command":"show"})"},
+        LineCase{"mtu probe 10.0.0.1", R"({"object":"mtu","command":"probe","dst":"10.0.0.1"})"},
+        LineCase{"reload", R"({"object":"reload","command":"run"})"}));
 
 class VxctlBadLine : public testing::TestWithParam<const char*> {};
 TEST_P(VxctlBadLine, IsAUsageErrorOfOneLine) {
@@ -84,17 +110,23 @@ TEST_P(VxctlBadLine, IsAUsageErrorOfOneLine) {
   EXPECT_TRUE(text.starts_with("vxctl: ")) << text;
   EXPECT_EQ(text.find('\n'), text.size() - 1) << text;
 }
-INSTANTIATE_TEST_SUITE_P(All, VxctlBadLine,
-                         testing::Values("", "nothing", "s", "v", "--frob", "-x fdb", "fdb frobnicate", "fdb get", "fdb add", "fdb del",
-                                         "fdb add 52:54:00:00:00:01", "fdb add 52:54:00:00:00:01 dst 1.2.3.4 blackhole", "fdb vlan", "fdb vlan 0",
-                                         "fdb vlan 4095", "fdb vlan x", "fdb dst 1.2.3", "fdb dynamic static", "fdb vlan 1 vlan 2",
-                                         "fdb 52:54:00:00:00", "fdb 52:54:00:00:00:01 52:54:00:00:00:02", "fdb count vlan 1", "vtep add",
-                                         "vtep add x", "vtep frob", "port add", "port add x driver", "port del", "port del a b", "mtu probe",
-                                         "reload now", "status x", "fdb show --watch", "stats --watch=0", "fdb --run-dir"));
+INSTANTIATE_TEST_SUITE_P(
+    All, VxctlBadLine,
+    testing::Values("", "nothing", "s", "v", "--frob", "-x fdb", "fdb frobnicate", "fdb get",
+                    "fdb add", "fdb del", "fdb add 52:54:00:00:00:01",
+                    "fdb add 52:54:00:00:00:01 dst 1.2.3.4 blackhole", "fdb vlan", "fdb vlan 0",
+                    "fdb vlan 4095", "fdb vlan x", "fdb dst 1.2.3", "fdb dynamic static",
+                    "fdb vlan 1 vlan 2", "fdb 52:54:00:00:00",
+                    "fdb 52:54:00:00:00:01 52:54:00:00:00:02", "fdb count vlan 1", "vtep add",
+                    "vtep add x", "vtep frob", "port add", "port add x driver", "port del",
+                    "port del a b", "mtu probe", "reload now", "status x", "fdb show --watch",
+                    "stats --watch=0", "fdb --run-dir"));
 
 TEST(VxctlHelp, IsThereAtEveryLevel) {
-  for (const char* line : {"help", "-h", "--help", "fdb help", "help fdb", "fdb -h", "fdb add help", "fdb help add", "vtep help", "port help", "vlan help",
-                           "stats help", "drops help", "status help", "mtu help", "reload help", "-V", "--version"}) {
+  for (const char* line :
+       {"help", "-h", "--help", "fdb help", "help fdb", "fdb -h", "fdb add help", "fdb help add",
+        "vtep help", "port help", "vlan help", "stats help", "drops help", "status help",
+        "mtu help", "reload help", "-V", "--version"}) {
     std::ostringstream out, err;
     EXPECT_EQ(run_vxctl(split(line), out, err), api::Exit::kDone) << line;
     EXPECT_NE(out.str(), "") << line;
@@ -113,7 +145,9 @@ class FakeControl {
     address.sun_family = AF_UNIX;
     (directory_ + "/control.sock").copy(address.sun_path, sizeof address.sun_path - 1);
     listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || listen(listener_, 1) != 0) abort();
+    if (bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+        listen(listener_, 1) != 0)
+      abort();
     thread_ = std::thread([this] { serve(); });
   }
   ~FakeControl() {
@@ -171,7 +205,10 @@ Outcome run_against(const std::string& reply, const std::string& line) {
 }
 
 TEST(Vxctl, PrintsTheResultAsText) {
-  const auto o = run_against(api::encode(api::ok(Json::parse(R"([{"mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"flags":[],"state":""}])"))), "fdb");
+  const auto o = run_against(
+      api::encode(api::ok(Json::parse(
+          R"([{"mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"flags":[],"state":""}])"))),
+      "fdb");
   EXPECT_EQ(o.exit, api::Exit::kDone);
   EXPECT_EQ(o.out, "52:54:00:00:00:01 dev t vlan 1\n");
   EXPECT_EQ(o.err, "");
@@ -180,7 +217,8 @@ TEST(Vxctl, PrintsTheResultAsText) {
 
 TEST(Vxctl, JsonIsExactlyTheResult) {
   EXPECT_EQ(run_against("{\"ok\":true,\"result\":[]}\n", "-j fdb").out, "[]\n");
-  EXPECT_EQ(run_against("{\"ok\":true,\"result\":{\"z\":1,\"a\":2}}\n", "--json drops").out, "{\"z\":1,\"a\":2}\n");
+  EXPECT_EQ(run_against("{\"ok\":true,\"result\":{\"z\":1,\"a\":2}}\n", "--json drops").out,
+            "{\"z\":1,\"a\":2}\n");
 }
 
 TEST(Vxctl, NoMatchIsNothingAndExitZero) {
@@ -190,7 +228,8 @@ TEST(Vxctl, NoMatchIsNothingAndExitZero) {
 }
 
 TEST(Vxctl, ChangesThatSucceedAreSilent) {
-  for (const char* line : {"fdb add 52:54:00:00:00:01 dev t", "fdb del 52:54:00:00:00:01", "vtep add 10.0.0.1", "port del t", "reload"}) {
+  for (const char* line : {"fdb add 52:54:00:00:00:01 dev t", "fdb del 52:54:00:00:00:01",
+                           "vtep add 10.0.0.1", "port del t", "reload"}) {
     const auto o = run_against(api::encode(api::ok()), line);
     EXPECT_EQ(o.exit, api::Exit::kDone) << line;
     EXPECT_EQ(o.out + o.err, "") << line;
@@ -198,18 +237,25 @@ TEST(Vxctl, ChangesThatSucceedAreSilent) {
 }
 
 TEST(Vxctl, ARefusalGoesToStderrWithExitOne) {
-  const auto o = run_against(api::encode(api::error("no entry for 52:54:00:00:00:01 in VLAN 1")), "fdb get 52:54:00:00:00:01");
+  const auto o = run_against(api::encode(api::error("no entry for 52:54:00:00:00:01 in VLAN 1")),
+                             "fdb get 52:54:00:00:00:01");
   EXPECT_EQ(o.exit, api::Exit::kRefused);
   EXPECT_EQ(o.out, "");
   EXPECT_EQ(o.err, "vxctl: no entry for 52:54:00:00:00:01 in VLAN 1\n");
 }
 
 TEST(Vxctl, ControlMayCallItUsage) {
-  EXPECT_EQ(run_against(api::encode(api::error("no such option", api::Exit::kUsage)), "port add x y=z").exit, api::Exit::kUsage);
+  EXPECT_EQ(
+      run_against(api::encode(api::error("no such option", api::Exit::kUsage)), "port add x y=z")
+          .exit,
+      api::Exit::kUsage);
 }
 
 TEST(Vxctl, NotesGoToStderr) {
-  const auto o = run_against("{\"ok\":true,\"result\":{\"changes\":[\"port t added\"]},\"notes\":[\"f:1: mtu: warning: x\"]}\n", "reload");
+  const auto o = run_against(
+      "{\"ok\":true,\"result\":{\"changes\":[\"port t added\"]},\"notes\":[\"f:1: mtu: warning: "
+      "x\"]}\n",
+      "reload");
   EXPECT_EQ(o.exit, api::Exit::kDone);
   EXPECT_EQ(o.out, "port t added\n");
   EXPECT_EQ(o.err, "vxctl: f:1: mtu: warning: x\n");
@@ -226,7 +272,8 @@ TEST(Vxctl, ControlThatIsAwayIsExitThreeWithWhatToDo) {
   EXPECT_EQ(run_vxctl(split("--run-dir /nonexistent fdb"), out, err), api::Exit::kUnreachable);
   EXPECT_EQ(out.str(), "");
   EXPECT_EQ(err.str(),
-            "vxctl: cannot reach vxplane-control at /nonexistent/control.sock: No such file or directory; "
+            "vxctl: cannot reach vxplane-control at /nonexistent/control.sock: No such file or "
+            "directory; "
             "start it (systemctl start vxplane-control), or name its --run-dir\n");
 }
 
@@ -237,9 +284,12 @@ TEST(Vxctl, ControlThatClosesOrSpeaksNonsenseIsExitThree) {
 }
 
 TEST(Vxctl, MonitorPrintsEventsUntilControlCloses) {
-  const std::string stream = "{\"ok\":true,\"result\":{}}\n"
-                             R"({"event":{"what":"added","mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"state":""}})" "\n"
-                             R"({"event":{"what":"deleted","mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"state":""}})" "\n";
+  const std::string stream =
+      "{\"ok\":true,\"result\":{}}\n"
+      R"({"event":{"what":"added","mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"state":""}})"
+      "\n"
+      R"({"event":{"what":"deleted","mac":"52:54:00:00:00:01","ifname":"t","vlan":1,"state":""}})"
+      "\n";
   const auto text = run_against(stream, "fdb monitor");
   EXPECT_EQ(text.out, "52:54:00:00:00:01 dev t vlan 1\nDeleted 52:54:00:00:00:01 dev t vlan 1\n");
   EXPECT_EQ(text.exit, api::Exit::kUnreachable);
@@ -259,7 +309,8 @@ TEST(Vxctl, WatchPrintsRates) {
   const std::string reply = "{\"ok\":true,\"result\":{\"ports\":{\"t\":{\"rx_packets\":5}}}}\n";
   FakeControl control({reply, reply});
   std::ostringstream out, err;
-  EXPECT_EQ(run_vxctl(split("--run-dir " + control.directory() + " stats --watch"), out, err), api::Exit::kUnreachable);
+  EXPECT_EQ(run_vxctl(split("--run-dir " + control.directory() + " stats --watch"), out, err),
+            api::Exit::kUnreachable);
   EXPECT_EQ(out.str(),
             "PORT  RX-PPS  RX-MBIT/S  TX-PPS  TX-MBIT/S  DROPS/S\n"
             "t          0        0.0       0        0.0        0\n"
@@ -268,7 +319,8 @@ TEST(Vxctl, WatchPrintsRates) {
 
 TEST(Vxctl, ALongAnswerIsReadWhole) {
   Json entries = Json::array();
-  for (int i = 0; i < 20000; ++i) entries.push_back({{"mac", "52:54:00:00:00:01"}, {"ifname", "t"}, {"vlan", 1}, {"state", ""}});
+  for (int i = 0; i < 20000; ++i)
+    entries.push_back({{"mac", "52:54:00:00:00:01"}, {"ifname", "t"}, {"vlan", 1}, {"state", ""}});
   const auto o = run_against(api::encode(api::ok(entries)), "fdb");
   EXPECT_EQ(std::count(o.out.begin(), o.out.end(), '\n'), 20000);
 }

@@ -1,0 +1,291 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Builds vxplane and runs its tests: one line a test, at the end `N passed, N failed, N skipped`.
+
+    sudo tests/run                 all of it
+    sudo tests/run PART...         unit, meson, asan, tsan, system
+    sudo tests/run NAME...         tests by name: fdb_test (of the unit part), traffic_test (of the system part)
+
+unit    CMake build (warnings are errors, ccache) and its tests, BPF programs and the tree's rules among them
+meson   Meson build, the same tests again
+asan    all C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+tsan    the tests that use threads under ThreadSanitizer
+system  tests/system/*_test*: nodes in network namespaces, a Debian kernel in qemu
+
+Builds are kept in build/ (release, meson, asan, tsan), output in build/logs; a failed test's output is shown.
+A skipped test says why. With CI=true a skip is a failure unless VXPLANE_ALLOW_SKIP has a comma-separated word of its line.
+"""
+
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+BUILD = os.path.join(REPOSITORY, "build")
+LOGS = os.path.join(BUILD, "logs")
+JOBS = str(os.cpu_count() or 1)
+SHOWN_LINES = 60
+BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
+# Tests in which threads share memory.
+THREADED = re.compile(r"fdb|worker|queue|ring|counters|switchboard|server|dataplane_client")
+# Of what the sanitizers see nothing.
+NOT_SANITIZED = r"build_parity_test|tree_test"
+
+
+class Report:
+    """Counts, and prints a line for each test."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.allowed = [word for word in os.environ.get("VXPLANE_ALLOW_SKIP", "").split(",") if word]
+        self.failures = []
+
+    def line(self, verdict, name, seconds=None, why=""):
+        text = name + (f" ({seconds:.1f} s)" if seconds is not None else "") + (f": {why}" if why else "")
+        if verdict == "skip" and os.environ.get("CI") == "true" and not any(word in text for word in self.allowed):
+            verdict, text = "FAIL", text + " (skips are failures with CI=true)"
+        if verdict == "ok":
+            self.passed += 1
+        elif verdict == "skip":
+            self.skipped += 1
+        else:
+            self.failed += 1
+            self.failures.append(text)
+        print(f"{verdict:4} {text}", flush=True)
+
+
+def log_path(name):
+    os.makedirs(LOGS, exist_ok=True)
+    return os.path.join(LOGS, re.sub(r"[^\w.-]", "_", name) + ".log")
+
+
+def show(text):
+    lines = text.rstrip().splitlines()
+    if len(lines) > SHOWN_LINES:
+        print(f"     | ... {len(lines) - SHOWN_LINES} lines more in build/logs")
+    for line in lines[-SHOWN_LINES:]:
+        print(f"     | {line}")
+    sys.stdout.flush()
+
+
+def run(command, log, seconds, environment=None, each_line=None):
+    """Runs `command` in a process group of its own, output to the file `log` (and to each_line). Its exit code; 124
+    when it took longer than `seconds`."""
+    with open(log, "a", encoding="utf-8", errors="replace") as file:
+        file.write("$ " + " ".join(command) + "\n")
+        file.flush()
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+                                   stdout=subprocess.PIPE if each_line else file, start_new_session=True,
+                                   env={**os.environ, **(environment or {})}, text=True, errors="replace")
+
+        def stop(*_):
+            os.killpg(process.pid, signal.SIGTERM)
+
+        def give_up(*_):
+            stop()
+            file.write(f"stopped: it took longer than {seconds} s\n")
+            timed_out.append(True)
+
+        timed_out = []
+        handlers = {number: signal.signal(number, lambda number, _: (stop(), sys.exit(128 + number)))
+                    for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(seconds)
+        try:
+            if each_line:
+                for line in process.stdout:
+                    file.write(line)
+                    file.flush()
+                    each_line(line.rstrip("\n"))
+            code = process.wait()
+        finally:
+            signal.alarm(0)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return 124 if timed_out else code
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+class Part:
+    """One build and its tests."""
+
+    def __init__(self, report, name, folder):
+        self.report, self.name, self.folder = report, name, os.path.join(BUILD, folder)
+
+    def build(self, *commands):
+        """True when all commands succeed; else the part has failed."""
+        started = time.monotonic()
+        log = log_path(f"{self.name}-build")
+        open(log, "w").close()
+        for command in commands:
+            if run(command, log, BUILD_SECONDS) != 0:
+                self.report.line("FAIL", f"{self.name}: build", time.monotonic() - started)
+                show(read(log))
+                return False
+        self.report.line("ok", f"{self.name}: build", time.monotonic() - started)
+        return True
+
+    def cmake(self, *options, targets=()):
+        command = ["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", self.folder, "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache", "-Dwerror=ON", *options]
+        return self.build(command, ["ninja", "-C", self.folder, "-j", JOBS, *targets])
+
+    def ctest(self, *options, environment=None):
+        log, junit = log_path(f"{self.name}-ctest"), os.path.join(LOGS, f"{self.name}.xml")
+        for path in (log, junit):
+            open(path, "w").close()
+        run(["ctest", "--test-dir", self.folder, "-j", JOBS, "--output-junit", junit, "--test-output-size-passed", "1000000",
+             "--test-output-size-failed", "1000000", *options], log, TESTS_SECONDS, environment)
+        self.junit(junit, log)
+
+    def meson_test(self):
+        log = log_path(f"{self.name}-test")
+        open(log, "w").close()
+        run(["meson", "test", "-C", self.folder, "--no-rebuild", "--num-processes", JOBS], log, TESTS_SECONDS)
+        lines = re.findall(r"^ *\d+/\d+ (\S+) +(OK|EXPECTEDFAIL|FAIL|SKIP|TIMEOUT|ERROR)\s+([\d.]+)s(.*)$", read(log), re.MULTILINE)
+        output = read(os.path.join(self.folder, "meson-logs", "testlog.txt")) if lines else ""
+        for name, verdict, seconds, _ in lines:
+            self.one({"OK": "ok", "SKIP": "skip"}.get(verdict, "FAIL"), name, float(seconds), self.meson_output(output, name))
+        if not lines:
+            self.report.line("FAIL", f"{self.name}: meson test")
+            show(read(log))
+
+    @staticmethod
+    def meson_output(output, name):
+        """What the test printed, from Meson's log of all of them."""
+        for block in re.split(r"^=+ *\d+/\d+ *=+$", output, flags=re.MULTILINE):
+            if re.search(rf"^test: +(\S+:)?{re.escape(name)}$", block, re.MULTILINE):
+                return block
+        return output
+
+    def junit(self, path, log):
+        try:
+            cases = ElementTree.parse(path).getroot().findall("testcase")
+        except ElementTree.ParseError:
+            cases = []
+        if not cases:
+            self.report.line("FAIL", f"{self.name}: no test ran")
+            show(read(log))
+        for case in cases:
+            verdict = {"run": "ok", "notrun": "skip", "disabled": "skip"}.get(case.get("status"), "FAIL")
+            self.one(verdict, case.get("name"), float(case.get("time") or 0), case.findtext("system-out") or "")
+
+    def one(self, verdict, name, seconds, output):
+        with open(log_path(f"{self.name}-{name}"), "w", encoding="utf-8") as file:
+            file.write(output)
+        why = (re.findall(r"^skip\w*:? *(.+)$", output, re.MULTILINE | re.IGNORECASE) or ["it says no reason"])[-1] if verdict == "skip" else ""
+        self.report.line(verdict, f"{self.name}: {name}", seconds, why)
+        if verdict == "FAIL":
+            show(output)
+        # "FILE:LINE: Skipped\nREASON\n" ... "[  SKIPPED ] SUITE.CASE (0 ms)": single cases inside an executable
+        for reason, case in re.findall(r"Skipped\n(.*?)\n(?:.*\n)*?\[  SKIPPED \] (\S+?),? .*ms\)", output):
+            self.report.line("skip", f"{self.name}: {name} {case}", None, reason)
+
+
+def unit(report, names=()):
+    part = Part(report, "unit", "release")
+    if part.cmake("-DCMAKE_BUILD_TYPE=Release", targets=()):
+        part.ctest(*(["-R", "^(" + "|".join(map(re.escape, names)) + ")$"] if names else []))
+
+
+def meson(report):
+    part = Part(report, "meson", "meson")
+    # Not optimized: what Meson builds is the same, and is built a second time only to show that it can be.
+    options = ["-Dwerror=true", "-Dbench=false", "-Doptimization=0", "-Ddebug=false", "-Db_ndebug=false"]
+    setup = ["meson", "configure", part.folder, *options] if os.path.exists(os.path.join(part.folder, "build.ninja")) \
+        else ["meson", "setup", *options, part.folder, REPOSITORY]
+    if part.build(setup, ["ninja", "-C", part.folder, "-j", JOBS]):
+        part.meson_test()
+
+
+SANITIZED = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1", "-Dbench=OFF"]
+
+
+def asan(report):
+    part = Part(report, "asan", "asan")
+    if part.cmake("-Dsanitize=address", *SANITIZED):
+        part.ctest("-E", NOT_SANITIZED, environment={"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+                                                    "UBSAN_OPTIONS": "print_stacktrace=1"})
+
+
+def tsan(report):
+    part = Part(report, "tsan", "tsan")
+    tests = {line.split()[0] for line in read(os.path.join(REPOSITORY, "tests", "sources.list")).splitlines() if re.match(r"[a-z]", line)}
+    chosen = sorted(test for test in tests if THREADED.search(test))
+    if part.cmake("-Dsanitize=thread", *SANITIZED, targets=chosen):
+        part.ctest("-R", "^(" + "|".join(chosen) + ")$", environment={"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
+
+
+def system(report, names=()):
+    """Each script prints `ok|skip|FAIL TEXT` lines; what it prints between them belongs to the failure before."""
+    scripts = [path for path in sorted(glob.glob(os.path.join(REPOSITORY, "tests", "system", "*_test*")))
+               if os.access(path, os.X_OK) and os.path.isfile(path)]
+    chosen = [path for path in scripts if not names or script_name(path) in names]
+    if not names or chosen:
+        build = Part(report, "system", "release")
+        if not os.environ.get("VXPLANE_BUILD") and not build.cmake("-DCMAKE_BUILD_TYPE=Release"):
+            return
+    for path in chosen:
+        one_script(report, path)
+
+
+def script_name(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def one_script(report, path):
+    name, started, lines = script_name(path), time.monotonic(), []
+    log = log_path(f"system-{name}")
+    open(log, "w").close()
+
+    def each(line):
+        match = re.match(r"(ok|skip|FAIL) +(.*)$", line)
+        if match:
+            lines.append(match[1])
+            report.line(match[1], f"system: {name}: {match[2]}")
+        elif lines and lines[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
+            print(f"     | {line}", flush=True)
+
+    environment = {"VXPLANE_BUILD": os.environ.get("VXPLANE_BUILD") or os.path.join(BUILD, "release"), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = run([path], log, SCRIPT_SECONDS, environment, each)
+    if (code != 0 and "FAIL" not in lines) or not lines:
+        report.line("FAIL", f"system: {name}", time.monotonic() - started, f"exit code {code}, {len(lines)} cases ran")
+        show(read(log))
+
+
+PARTS = {"unit": unit, "meson": meson, "asan": asan, "tsan": tsan, "system": system}
+
+
+def main(words):
+    if words and words[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    if os.geteuid() != 0:
+        print("tests/run: the tests make network namespaces and load BPF programs; run it as root: sudo tests/run", file=sys.stderr)
+        return 1
+    report, started = Report(), time.monotonic()
+    for part in [word for word in words if word in PARTS] or (PARTS if not words else []):
+        PARTS[part](report)
+    names = [word for word in words if word not in PARTS]
+    scripts = {script_name(path) for path in glob.glob(os.path.join(REPOSITORY, "tests", "system", "*_test*"))}
+    if [name for name in names if name not in scripts]:
+        unit(report, [name for name in names if name not in scripts])
+    if [name for name in names if name in scripts]:
+        system(report, [name for name in names if name in scripts])
+    if report.failures and report.passed:
+        print("failed:" + "".join(f"\n  {text}" for text in report.failures))
+    print(f"in {time.monotonic() - started:.0f} s")
+    print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

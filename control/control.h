@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// vxplane-control as an object: configuration in, a configured dataplane out, kept so.
+//
+// Everything is level-triggered: events (rtnetlink, learn events, operator's commands, a dataplane that came
+// back) change what is wanted; sync() then sends the difference to what the dataplane has been told. So a
+// restart of either process is nothing special. One thread, the event loop's.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "config/load.h"
+#include "control/convert.h"
+#include "control/dataplane_client.h"
+#include "control/event_loop.h"
+#include "control/installer.h"
+#include "control/kernel_mirror.h"
+#include "control/overlay.h"
+#include "control/own_resolver.h"
+#include "control/port_manager.h"
+#include "control/rtnetlink.h"
+#include "control/underlay.h"
+
+namespace vx::control {
+
+class Control {
+ public:
+  // Reads the configuration anew, for reload().
+  using Loader = std::function<config::LoadAllResult()>;
+  using Monitor = std::function<void(const nlohmann::ordered_json& event)>;
+
+  // Throws std::system_error when there is no netlink or epoll. `settings` has at least one element.
+  Control(EventLoop& loop, std::string run_dir, std::vector<config::Settings> settings, Loader loader);
+  ~Control();
+  Control(const Control&) = delete;
+  Control& operator=(const Control&) = delete;
+
+  // Re-reads the configuration and applies the differences. An error leaves everything as it was.
+  struct ReloadResult {
+    bool is_done = false;
+    std::vector<std::string> problems;  // errors if not done, else warnings
+    std::vector<std::string> changes;
+  };
+  ReloadResult reload();
+
+  // Sends the dataplane what it lacks, now.
+  void sync();
+  // Writes the state file if what it holds has changed.
+  void save();
+  // Told of every FDB event; empty: nobody listens.
+  void set_monitor(Monitor monitor);
+
+  // ---- for requests.h ----
+  [[nodiscard]] std::vector<std::unique_ptr<Overlay>>& overlays() noexcept { return overlays_; }
+  [[nodiscard]] PortManager& ports() noexcept { return ports_; }
+  [[nodiscard]] DataplaneClient& client() noexcept { return client_; }
+  [[nodiscard]] Installer& installer() noexcept { return installer_; }
+  [[nodiscard]] const config::UnderlaySettings& underlay_settings() const noexcept { return underlay_settings_; }
+  [[nodiscard]] Milliseconds started_at() const noexcept { return started_at_; }
+  [[nodiscard]] std::vector<std::string> problems() const;
+  // Path to a VTEP as the dataplane is told it.
+  [[nodiscard]] const protocol::VtepConfig* told_vtep(const Overlay& overlay, const RemoteVtep& vtep) const;
+  // What vxctl adds and removes changed: to be kept, and to be installed.
+  void on_operator_change();
+  // The wanted ports of all overlays, after ports were added or removed.
+  void configure_ports();
+  // A dataplane location as control's, and back; nowhere when there is no such place.
+  [[nodiscard]] Location from_dataplane(std::uint16_t raw) const;
+  [[nodiscard]] Location to_dataplane(Location location) const;
+
+ private:
+  void apply(std::vector<config::Settings> settings);
+  void on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed);
+  void resync_kernel(Milliseconds now);
+  void watch_vteps(Milliseconds now);
+  void derive_locals();
+  [[nodiscard]] std::vector<IpAddress> locals() const;
+  void mirror_kernel();
+
+  void try_connect();
+  void on_connected();
+  void take_over_vteps(Overlay& overlay);
+  void assign_indices();
+  void read_fdb(Overlay& overlay, bool is_first);
+  void on_disconnected();
+
+  void on_dataplane_events();
+  void on_learn_events(std::span<const std::byte> message);
+  void learn(const protocol::LearnEvent& event);
+  void on_punt(std::span<const std::byte> message);
+  void on_port_events(std::span<const std::byte> message);
+
+  void install_overlays();
+  void run_port_actions();
+  void delete_overlays();
+  void install_underlay();
+  void install_vteps();
+  void install_fdb();
+  void install_fdb(Overlay& overlay);
+  [[nodiscard]] protocol::VtepConfig wanted_vtep(const Overlay& overlay, const IpAddress& address,
+                                                 const RemoteVtep& vtep) const;
+  void inject_frames(Milliseconds now);
+  void age(Milliseconds now);
+  void age(Overlay& overlay, Milliseconds now);
+  void forget_idle_vteps(Milliseconds now);
+  [[nodiscard]] Overlay* overlay_at(OverlayIndex index);
+  void note(std::string what);  // a fault of sync(): logged when it is new, shown by status until it is over
+  void emit(const Overlay& overlay, const FdbEvent& event);
+
+  EventLoop& loop_;
+  const std::string run_dir_;
+  Loader loader_;
+  RouteSocket kernel_;
+  DataplaneClient client_;
+  Installer installer_;
+  KernelMirror mirror_;
+  PortManager ports_;
+  OwnResolver resolver_;
+  std::unique_ptr<Underlay> underlay_;  // null: vtep-address = own
+  config::UnderlaySettings underlay_settings_;
+  std::vector<std::unique_ptr<Overlay>> overlays_;
+  Monitor monitor_;
+  std::map<std::pair<OverlayIndex, IpAddress>, Milliseconds> vtep_useful_at_;  // learned VTEPs: last had MACs
+  std::map<int, std::string> link_names_;
+  bool was_connected_ = false;          // since control started
+  bool is_state_dirty_ = false;
+  bool is_mirror_due_ = true;
+  bool are_missing_vacated_ = true;
+  std::uint64_t instance_ = 0;
+  Milliseconds started_at_ = 0, connected_at_ = 0;
+  std::vector<std::string> faults_, faults_before_, state_problems_;
+};
+
+}  // namespace vx::control

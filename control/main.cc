@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// vxplane-control: options, signals, and the event loop around Control and ApiServer.
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/program_options.hpp>
+#include <cerrno>
+#include <filesystem>
+#include <iostream>
+
+#include "config/load.h"
+#include "control/api_server.h"
+#include "control/control.h"
+#include "control/log.h"
+
+namespace po = boost::program_options;
+
+namespace vx::control {
+namespace {
+
+struct Options {
+  std::string run_dir = std::string(api::kDefaultRunDir);
+  std::vector<std::string> files;
+  bool is_check = false;
+};
+
+// Empty with `exit` set: there is nothing to run.
+std::optional<Options> read_options(int argc, char** argv, int& exit) {
+  Options options;
+  po::options_description all("vxplane-control [--run-dir D] --config FILE [--config FILE...] [--check]");
+  all.add_options()("run-dir", po::value(&options.run_dir)->value_name("D"), "where the sockets are (/run/vxplane)")(
+      "config", po::value(&options.files)->value_name("FILE")->composing(), "a configuration file; one for each VNI")(
+      "check", po::bool_switch(&options.is_check), "print the effective configuration and every problem, and exit")(
+      "version", "print the version")("help,h", "print this");
+  try {
+    po::variables_map given;
+    po::store(po::parse_command_line(argc, argv, all), given);
+    po::notify(given);
+    exit = 0;
+    if (given.count("help") != 0) return std::cout << all, std::nullopt;
+    if (given.count("version") != 0) return std::cout << "vxplane-control " VXPLANE_VERSION "\n", std::nullopt;
+    exit = 2;
+    if (options.files.empty()) return std::cerr << "vxplane-control: --config FILE is needed (see --help)\n", std::nullopt;
+    return options;
+  } catch (const po::error& error) {
+    exit = 2;
+    std::cerr << "vxplane-control: " << error.what() << " (see --help)\n";
+    return std::nullopt;
+  }
+}
+
+int run(const Options& options) {
+  const auto loader = [files = options.files] { return config::load_all(files, config::live_host_facts()); };
+  auto loaded = loader();
+  for (const auto& problem : loaded.problems) {
+    if (problem.severity == config::Severity::kError) log_error(config::to_string(problem));
+    else log_warning(config::to_string(problem));
+  }
+  if (loaded.settings.empty()) return 2;
+
+  std::error_code made;
+  std::filesystem::create_directories(options.run_dir, made);
+  if (made) throw std::system_error(made, options.run_dir);
+
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int one : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, one);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  const int signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (signal_fd < 0) throw std::system_error(errno, std::generic_category(), "signalfd");
+
+  EventLoop loop;
+  Control control(loop, options.run_dir, std::move(loaded.settings), loader);
+  ApiServer server(loop, control, options.run_dir);
+  loop.add(signal_fd, EPOLLIN, [&](std::uint32_t) {
+    signalfd_siginfo info{};
+    if (read(signal_fd, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
+    if (info.ssi_signo != SIGHUP) return loop.stop();
+    const auto result = control.reload();
+    for (const auto& problem : result.problems) {
+      if (result.is_done) log_warning(problem);
+      else log_error(problem);
+    }
+    if (result.is_done) log_info("configuration re-read");
+    else log_error("the configuration has errors: the former one stays");
+  });
+  log_info("running in " + options.run_dir);
+  loop.run();
+  loop.remove(signal_fd);
+  close(signal_fd);
+  log_info("stopped; the dataplane goes on forwarding");
+  return 0;
+}
+
+}  // namespace
+}  // namespace vx::control
+
+int main(int argc, char** argv) {
+  using namespace vx::control;
+  int exit = 0;
+  const auto options = read_options(argc, argv, exit);
+  if (!options) return exit;
+  try {
+    if (options->is_check) return vx::config::check(options->files, vx::config::live_host_facts(), std::cout, std::cerr);
+    return run(*options);
+  } catch (const std::exception& error) {
+    log_error(error.what());
+    return 1;
+  }
+}

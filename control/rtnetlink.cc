@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/rtnetlink.h"
+
+#include <fcntl.h>
+#include <libmnl/libmnl.h>
+#include <linux/if.h>
+#include <linux/if_bridge.h>
+#include <linux/if_link.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+namespace vx::control {
+
+namespace {
+
+constexpr std::size_t kReceiveBytes = 64 * 1024;
+
+// A request under construction, in a buffer that is large enough for all of ours.
+class Request {
+ public:
+  Request(std::uint16_t type, std::uint16_t flags) {
+    header_ = mnl_nlmsg_put_header(buffer_.data());
+    header_->nlmsg_type = type;
+    header_->nlmsg_flags = static_cast<std::uint16_t>(NLM_F_REQUEST | flags);
+  }
+  template <typename Header>
+  Header& extra() {
+    return *static_cast<Header*>(mnl_nlmsg_put_extra_header(header_, sizeof(Header)));
+  }
+  void put(std::uint16_t type, const IpAddress& ip) {
+    if (ip.is_v4()) {
+      mnl_attr_put(header_, type, 4, ip.v4_bytes());
+    } else {
+      mnl_attr_put(header_, type, 16, ip.bytes.data());
+    }
+  }
+  void put_u32(std::uint16_t type, std::uint32_t value) { mnl_attr_put_u32(header_, type, value); }
+  [[nodiscard]] nlmsghdr* message() noexcept { return header_; }
+
+ private:
+  alignas(8) std::array<char, 1024> buffer_{};
+  nlmsghdr* header_;
+};
+
+std::uint8_t family_of(const IpAddress& ip) { return ip.is_v4() ? AF_INET : AF_INET6; }
+
+mnl_socket* open_socket() {
+  mnl_socket* socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+  if (socket == nullptr || mnl_socket_bind(socket, 0, MNL_SOCKET_AUTOPID) < 0)
+    throw std::system_error(errno, std::generic_category(), "rtnetlink socket");
+  return socket;
+}
+
+int hand_on(const nlmsghdr* message, void* data) {
+  const auto& on_message = *static_cast<const RouteSocket::OnMessage*>(data);
+  if (on_message) on_message(message);
+  return MNL_CB_OK;
+}
+
+}  // namespace
+
+RouteSocket::RouteSocket() : requests_(open_socket()), events_(open_socket()) {
+  // The kernel answers at once; should an answer be lost, control must not hang.
+  const timeval patience{2, 0};
+  setsockopt(mnl_socket_get_fd(requests_), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  event_fd_ = mnl_socket_get_fd(events_);
+  fcntl(event_fd_, F_SETFL, fcntl(event_fd_, F_GETFL) | O_NONBLOCK);
+  const int size = 1 << 20;
+  setsockopt(event_fd_, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
+  for (int group : {RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
+                    RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE})
+    mnl_socket_setsockopt(events_, NETLINK_ADD_MEMBERSHIP, &group, sizeof group);
+}
+
+RouteSocket::~RouteSocket() {
+  mnl_socket_close(requests_);
+  mnl_socket_close(events_);
+}
+
+int RouteSocket::talk(nlmsghdr* message, const OnMessage& on_message) {
+  message->nlmsg_seq = ++sequence_;
+  if (mnl_socket_sendto(requests_, message, message->nlmsg_len) < 0) return errno;
+  const bool is_dump = (message->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+  const bool wants_ack = (message->nlmsg_flags & NLM_F_ACK) != 0;
+  std::vector<char> buffer(kReceiveBytes);
+  for (;;) {
+    const auto got = mnl_socket_recvfrom(requests_, buffer.data(), buffer.size());
+    if (got < 0) return errno;
+    const int verdict = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), sequence_,
+                                   mnl_socket_get_portid(requests_), hand_on, const_cast<OnMessage*>(&on_message));
+    if (verdict < 0 && errno == EPROTO) continue;  // an answer to an earlier, broken-off question
+    if (verdict < 0) return errno;
+    if (verdict == MNL_CB_STOP || (!is_dump && !wants_ack)) return 0;
+  }
+}
+
+std::vector<Link> RouteSocket::links() {
+  Request request(RTM_GETLINK, NLM_F_DUMP);
+  request.extra<ifinfomsg>();
+  std::vector<Link> links;
+  talk(request.message(), [&](const nlmsghdr* message) {
+    if (auto link = parse_link(message)) links.push_back(std::move(*link));
+  });
+  return links;
+}
+
+std::optional<Link> RouteSocket::link(const std::string& name) {
+  Request request(RTM_GETLINK, 0);
+  request.extra<ifinfomsg>();
+  mnl_attr_put_strz(request.message(), IFLA_IFNAME, name.substr(0, IFNAMSIZ - 1).c_str());
+  std::optional<Link> found;
+  talk(request.message(), [&](const nlmsghdr* message) { found = parse_link(message); });
+  return found;
+}
+
+std::vector<Neighbour> RouteSocket::neighbours(int ifindex) {
+  std::vector<Neighbour> neighbours;
+  for (const std::uint8_t family : {AF_INET, AF_INET6}) {
+    Request request(RTM_GETNEIGH, NLM_F_DUMP);
+    auto& header = request.extra<ndmsg>();
+    header.ndm_family = family;
+    request.put_u32(NDA_IFINDEX, static_cast<std::uint32_t>(ifindex));
+    talk(request.message(), [&](const nlmsghdr* message) {
+      if (const auto neighbour = parse_neighbour(message); neighbour && neighbour->ifindex == ifindex)
+        neighbours.push_back(*neighbour);
+    });
+  }
+  return neighbours;
+}
+
+std::vector<InterfaceIp> RouteSocket::addresses() {
+  Request request(RTM_GETADDR, NLM_F_DUMP);
+  request.extra<ifaddrmsg>();
+  std::vector<InterfaceIp> addresses;
+  talk(request.message(), [&](const nlmsghdr* message) {
+    if (const auto address = parse_address(message)) addresses.push_back(*address);
+  });
+  return addresses;
+}
+
+std::optional<Route> RouteSocket::route_to(const IpAddress& destination, const std::optional<IpAddress>& source) {
+  Request request(RTM_GETROUTE, 0);
+  auto& header = request.extra<rtmsg>();
+  header.rtm_family = family_of(destination);
+  header.rtm_dst_len = destination.is_v4() ? 32 : 128;
+  request.put(RTA_DST, destination);
+  if (source && source->is_v4() == destination.is_v4()) {
+    header.rtm_src_len = header.rtm_dst_len;
+    request.put(RTA_SRC, *source);
+  }
+  std::optional<Route> route;
+  const int error = talk(request.message(), [&](const nlmsghdr* message) { route = parse_route(message); });
+  // A source that is not (yet) ours is refused; the route without it is then the best answer.
+  if (error == EINVAL && source) return route_to(destination, std::nullopt);
+  return route;
+}
+
+std::vector<BridgeVlan> RouteSocket::bridge_vlans(int ifindex) {
+  Request request(RTM_GETLINK, NLM_F_DUMP);
+  auto& header = request.extra<ifinfomsg>();
+  header.ifi_family = AF_BRIDGE;
+  request.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED);
+  std::vector<BridgeVlan> vlans;
+  talk(request.message(), [&](const nlmsghdr* message) {
+    if (mnl_nlmsg_get_payload_len(message) < sizeof(ifinfomsg)) return;
+    if (static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index == ifindex)
+      vlans = parse_bridge_vlans(message);
+  });
+  return vlans;
+}
+
+int RouteSocket::use_neighbour(int ifindex, const IpAddress& address) {
+  Request request(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE);
+  auto& header = request.extra<ndmsg>();
+  header.ndm_family = family_of(address);
+  header.ndm_ifindex = ifindex;
+  header.ndm_state = NUD_NONE;
+  header.ndm_flags = NTF_USE;
+  request.put(NDA_DST, address);
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::probe_neighbour(int ifindex, const IpAddress& address) {
+  Request request(RTM_NEWNEIGH, NLM_F_ACK | NLM_F_REPLACE);
+  auto& header = request.extra<ndmsg>();
+  header.ndm_family = family_of(address);
+  header.ndm_ifindex = ifindex;
+  header.ndm_state = NUD_PROBE;
+  request.put(NDA_DST, address);
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::delete_link(int ifindex) {
+  Request request(RTM_DELLINK, NLM_F_ACK);
+  request.extra<ifinfomsg>().ifi_index = ifindex;
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::set_master(int ifindex, int master) {
+  Request request(RTM_NEWLINK, NLM_F_ACK);
+  request.extra<ifinfomsg>().ifi_index = ifindex;
+  request.put_u32(IFLA_MASTER, static_cast<std::uint32_t>(master));
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::set_mtu(int ifindex, std::uint32_t mtu) {
+  Request request(RTM_NEWLINK, NLM_F_ACK);
+  request.extra<ifinfomsg>().ifi_index = ifindex;
+  request.put_u32(IFLA_MTU, mtu);
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::set_up(int ifindex) {
+  Request request(RTM_NEWLINK, NLM_F_ACK);
+  auto& header = request.extra<ifinfomsg>();
+  header.ifi_index = ifindex;
+  header.ifi_flags = header.ifi_change = IFF_UP;
+  return talk(request.message(), nullptr);
+}
+
+namespace {
+void put_bridge_vlan(Request& request, int ifindex, BridgeVlan vlan) {
+  auto& header = request.extra<ifinfomsg>();
+  header.ifi_family = AF_BRIDGE;
+  header.ifi_index = ifindex;
+  nlattr* spec = mnl_attr_nest_start(request.message(), IFLA_AF_SPEC);
+  const bridge_vlan_info info{vlan.flags, vlan.vid};
+  mnl_attr_put(request.message(), IFLA_BRIDGE_VLAN_INFO, sizeof info, &info);
+  mnl_attr_nest_end(request.message(), spec);
+}
+}  // namespace
+
+int RouteSocket::add_bridge_vlan(int ifindex, BridgeVlan vlan) {
+  Request request(RTM_SETLINK, NLM_F_ACK);
+  put_bridge_vlan(request, ifindex, vlan);
+  return talk(request.message(), nullptr);
+}
+
+int RouteSocket::delete_bridge_vlan(int ifindex, std::uint16_t vid) {
+  Request request(RTM_DELLINK, NLM_F_ACK);
+  put_bridge_vlan(request, ifindex, {vid, 0});
+  return talk(request.message(), nullptr);
+}
+
+bool RouteSocket::read_events(const OnMessage& on_message) {
+  std::vector<char> buffer(kReceiveBytes);
+  for (;;) {
+    const auto got = mnl_socket_recvfrom(events_, buffer.data(), buffer.size());
+    if (got < 0) return errno != ENOBUFS;
+    int remaining = static_cast<int>(got);
+    for (auto* message = reinterpret_cast<nlmsghdr*>(buffer.data()); mnl_nlmsg_ok(message, remaining);
+         message = mnl_nlmsg_next(message, &remaining))
+      on_message(message);
+  }
+}
+
+}  // namespace vx::control

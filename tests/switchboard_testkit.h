@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -45,7 +46,7 @@ class FakePort : public MemoryPort {
 
   std::uint16_t rx_count = 1, tx_count = 1;
   std::uint64_t missed = 0;
-  bool alive = true;
+  std::atomic<bool> alive = true;  // a server's thread reads it
 
  private:
   std::vector<std::string>& destroyed_;

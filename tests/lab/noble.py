@@ -110,6 +110,7 @@ def make_network():
         ns = namespace(node)
         ns.ip("link", "set", DEVICE, "address", f"02:00:00:35:00:{number:02x}")
         wire_offloads_off(ns, DEVICE)
+        ns.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")  # the host does not speak on its guests' taps
         ns.ip("link", "set", DEVICE, "up")
         ns.ip("addr", "add", f"192.0.2.{number}/24", "dev", DEVICE)  # the host's public address
     for guest, (node, port, driver, *_) in GUESTS.items():

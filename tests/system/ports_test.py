@@ -9,7 +9,7 @@ import time
 
 import frames
 from cases import Skip, Suite, check, eventually
-from lab import OVERLAY_MTU, Guest, Lab, Wire
+from lab import OVERLAY_MTU, Guest, Lab, Wire, run
 from nodes import KernelNode, VxplaneNode
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -403,21 +403,45 @@ def set_hugepages(number):
         return before, int(file.read())
 
 
-def with_hugepages():
-    """with hugepages the dataplane uses them and says so; it gives them back"""
-    if not os.path.isdir("/dev/hugepages") or "hugetlbfs" not in open("/proc/mounts").read():
-        raise Skip("no hugetlbfs is mounted")
-    before, now = set_hugepages(256)
+@contextlib.contextmanager
+def hugetlbfs():
+    """/dev/hugepages is mounted for the duration."""
+    with open("/proc/mounts") as file:
+        mounted = " hugetlbfs " in file.read()
+    if not mounted:
+        os.makedirs("/dev/hugepages", exist_ok=True)
+        if run("mount", "-t", "hugetlbfs", "none", "/dev/hugepages", check=False).returncode:
+            raise Skip("this kernel has no hugetlbfs")
     try:
-        if now < 256:
-            raise Skip(f"the kernel gave {now} hugepages")
-        with Lab() as lab:
-            krypton = VxplaneNode(lab, "krypton", 1, Wire(lab), remotes=[2])
-            krypton.wait_ready()
-            check(krypton.json("status")["dataplane"]["hugepages"] is True, "hugepages are not used")
-            krypton.stop()
+        yield
     finally:
-        set_hugepages(before)
+        if not mounted:
+            run("umount", "/dev/hugepages", check=False)
+
+
+def with_hugepages():
+    """with hugepages the dataplane uses them and says so, traffic passes, and it gives them back"""
+    with hugetlbfs():
+        before, now = set_hugepages(256)
+        try:
+            if now < 256:
+                raise Skip(f"the kernel gave {now} hugepages")
+            with Lab() as lab:
+                wire = Wire(lab)
+                krypton = VxplaneNode(lab, "krypton", 1, wire, remotes=[2], ports=["tap101i0 driver=netdev"])
+                xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1])
+                a, b = Guest(lab, 1), Guest(lab, 3)
+                a.plug_veth(krypton, "tap101i0")
+                b.plug_veth(xenon, "tap103i0")
+                krypton.wait_ready()
+                check(krypton.json("status")["dataplane"]["hugepages"] is True, "hugepages are not used")
+                a.wait_ping(b)
+                krypton.stop()
+                with open("/proc/meminfo") as file:
+                    free = [line.split()[1] for line in file if line.startswith("HugePages_Free")]
+                check(int(free[0]) >= now, f"{free[0]} of {now} hugepages are free after the stop")
+        finally:
+            set_hugepages(before)
 
 
 def idle_is_cheap():

@@ -34,6 +34,7 @@ BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
 # Tests in which threads share memory.
 THREADED = re.compile(r"fdb|worker|queue|ring|counters|switchboard|server|dataplane_client")
 # Of what the sanitizers see nothing.
+PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl", "bpf")
 NOT_SANITIZED = r"build_parity_test|tree_test"
 
 
@@ -190,9 +191,13 @@ class Part:
             self.report.line("skip", f"{self.name}: {name} {case}", None, reason)
 
 
+RELEASE = "-DCMAKE_BUILD_TYPE=Release"  # as tests/lab/noble configures build/release
+
+
 def unit(report, names=()):
     part = Part(report, "unit", "release")
-    if part.cmake("-DCMAKE_BUILD_TYPE=Release", targets=()):
+    programs = [name for name in names if not os.path.exists(os.path.join(REPOSITORY, "tests", name + ".py"))]
+    if part.cmake(RELEASE, targets=programs):
         part.ctest(*(["-R", "^(" + "|".join(map(re.escape, names)) + ")$"] if names else []))
 
 
@@ -218,8 +223,7 @@ def asan(report):
 
 def tsan(report):
     part = Part(report, "tsan", "tsan")
-    tests = {line.split()[0] for line in read(os.path.join(REPOSITORY, "tests", "sources.list")).splitlines() if re.match(r"[a-z]", line)}
-    chosen = sorted(test for test in tests if THREADED.search(test))
+    chosen = sorted({test for test in listed_tests() if THREADED.search(test)})
     if part.cmake("-Dsanitize=thread", *SANITIZED, targets=chosen):
         part.ctest("-R", "^(" + "|".join(chosen) + ")$", environment={"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})
 
@@ -231,10 +235,15 @@ def system(report, names=()):
     chosen = [path for path in scripts if not names or script_name(path) in names]
     if not names or chosen:
         build = Part(report, "system", "release")
-        if not os.environ.get("VXPLANE_BUILD") and not build.cmake("-DCMAKE_BUILD_TYPE=Release"):
+        if not os.environ.get("VXPLANE_BUILD") and not build.cmake(RELEASE, targets=PROGRAMS):
             return
     for path in chosen:
         one_script(report, path)
+
+
+def listed_tests():
+    """The tests of tests/sources.list."""
+    return [line.split()[0] for line in read(os.path.join(REPOSITORY, "tests", "sources.list")).splitlines() if re.match("[a-z]", line)]
 
 
 def script_name(path):
@@ -276,10 +285,13 @@ def main(words):
         PARTS[part](report)
     names = [word for word in words if word not in PARTS]
     scripts = {script_name(path) for path in glob.glob(os.path.join(REPOSITORY, "tests", "system", "*_test*"))}
-    if [name for name in names if name not in scripts]:
-        unit(report, [name for name in names if name not in scripts])
-    if [name for name in names if name in scripts]:
-        system(report, [name for name in names if name in scripts])
+    listed = set(listed_tests())
+    for name in names:
+        if name not in scripts | listed:
+            report.line("FAIL", f"{name}: no such part or test")
+    for run_some, known in ((unit, listed), (system, scripts)):
+        if chosen := [name for name in names if name in known]:
+            run_some(report, chosen)
     if report.failures and report.passed:
         print("failed:" + "".join(f"\n  {text}" for text in report.failures))
     print(f"in {time.monotonic() - started:.0f} s")

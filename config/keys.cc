@@ -58,7 +58,8 @@ Complaint read_local(Settings& s, const std::string& v) {
 }
 // With dpdk: it is only a name to show, so longer ones pass here; settle.cc looks at the others.
 Complaint read_device(Settings& s, const std::string& v) {
-  if (v.empty() || v.size() > kMaxDeviceName || v.find_first_of("/ \t*?[]") != std::string::npos)
+  if (!is_plain_word(v) || v.size() > kMaxDeviceName ||
+      v.find_first_of("/*?[]") != std::string::npos)
     return fmt::format("'{}' is not a device's name", v);
   return s.underlay.device = v, Complaint{};
 }

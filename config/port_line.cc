@@ -78,7 +78,8 @@ Complaint check_name(PortSettings& port) {
   } else if (port.driver != Driver::kDpdk && port.driver != Driver::kVhostUser) {
     return read_netdev_name(port.name, port.name);
   }
-  if (port.name.size() > kMaxPortName || port.name.find('/') != std::string::npos)
+  if (!is_plain_word(port.name) || port.name.size() > kMaxPortName ||
+      port.name.find('/') != std::string::npos)
     return fmt::format("is not a port's name (1 to {} characters, no /)", kMaxPortName);
   return {};
 }

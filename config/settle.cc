@@ -68,23 +68,38 @@ class Settler {
     if (s_.vxlan.remotes.empty() && draft_.bad.count("vxlan.vxlan-remoteip") != 0)
       return;  // told already
     for (const IpAddress& remote : s_.vxlan.remotes) {
-      if (const HostInterface* below = device_on_host();
-          below != nullptr && is_given("underlay.device"))
-        for (const InterfaceAddress& address : below->addresses)
-          if (!s_.vxlan.local && is_in_subnet(remote, address)) s_.vxlan.local = address.ip;
-      if (!s_.vxlan.local && facts_.route_source) s_.vxlan.local = facts_.route_source(remote);
-      if (s_.vxlan.local) break;
+      if (find_local_towards(remote)) return;
     }
-    if (!s_.vxlan.local) {
-      tell(Severity::kError, "vxlan.vxlan-local-tunnelip",
-           "is missing, and neither imported stanzas nor this machine have an interface towards a "
-           "remote");
-      return;
+    tell(Severity::kError, "vxlan.vxlan-local-tunnelip",
+         "is missing, and neither imported stanzas nor this machine have an interface towards a "
+         "remote");
+  }
+
+  // The address of [underlay] device, else of the route, in whose subnet `remote` should lie.
+  bool find_local_towards(const IpAddress& remote) {
+    const auto has_subnet_of_remote = [&](const HostInterface* interface) {
+      for (std::size_t i = 0; interface != nullptr && i < interface->addresses.size(); ++i) {
+        const InterfaceAddress& address = interface->addresses[i];
+        if (!is_in_subnet(remote, address)) continue;
+        if (!s_.vxlan.local) s_.vxlan.local = address.ip;
+        return true;
+      }
+      return false;
+    };
+    if (is_given("underlay.device") && has_subnet_of_remote(device_on_host())) return true;
+    if (facts_.route_source) s_.vxlan.local = facts_.route_source(remote);
+    if (!s_.vxlan.local) return false;
+    if (!is_given("underlay.device")) {
+      for (const HostInterface& interface : interfaces_)
+        for (const InterfaceAddress& address : interface.addresses)
+          if (address.ip == *s_.vxlan.local) take_from_host(interface);
     }
-    if (is_given("underlay.device")) return;
-    for (const HostInterface& interface : interfaces_)
-      for (const InterfaceAddress& address : interface.addresses)
-        if (address.ip == *s_.vxlan.local) take_from_host(interface);
+    if (remote != *s_.vxlan.local && !has_subnet_of_remote(device_on_host()))
+      tell(Severity::kWarning, "vxlan.vxlan-local-tunnelip",
+           fmt::format("{} is taken, this machine's source towards {}, which is in no subnet of {}",
+                       to_text(*s_.vxlan.local), to_text(remote),
+                       s_.underlay.device.empty() ? "its interfaces" : s_.underlay.device));
+    return true;
   }
 
   void take_from_host(const HostInterface& interface) {

@@ -105,20 +105,26 @@ Complaint read_pvid(std::string_view text, std::uint16_t& out) {
 }
 
 Complaint read_netdev_name(std::string_view text, std::string& out) {
-  const bool has_bad_character = text.find_first_of("/: \t*?[]") != std::string_view::npos;
-  if (text.empty() || text.size() > kMaxNetdevName || has_bad_character || text == "." ||
-      text == "..")
+  if (!is_plain_word(text) || text.size() > kMaxNetdevName ||
+      text.find_first_of("/:*?[]=") != std::string_view::npos || text == "." || text == "..")
     return fmt::format(
-        "'{}' cannot be a network device's name (1 to {} characters, none of / : * ? [ ] or blank)",
+        "'{}' cannot be a network device's name (1 to {} characters, no blank, none of / : * ? [ ] "
+        "= #)",
         text, kMaxNetdevName);
   out = text;
   return {};
+}
+
+bool is_plain_word(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(),
+                                      [](char c) { return c > ' ' && c < 0x7f && c != '#'; });
 }
 
 Complaint read_driver(std::string_view text, Driver& out, std::string& devargs) {
   if (text.starts_with(kDpdkPrefix)) {
     if (text.size() == kDpdkPrefix.size())
       return "dpdk: needs DEVARGS behind it, e.g. dpdk:0000:01:00.0 or dpdk:net_null0";
+    if (!is_plain_word(text)) return "DEVARGS have no blanks, no # and ASCII characters only";
     out = Driver::kDpdk;
     devargs = text.substr(kDpdkPrefix.size());
     return {};

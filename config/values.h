@@ -51,6 +51,8 @@ template <typename Number>
 [[nodiscard]] std::string pvid_text(std::uint16_t pvid);
 [[nodiscard]] std::string driver_text(Driver driver, const std::string& devargs);
 
+// Printable ASCII without blanks and '#', at least one: what an INI file can say and a line can show.
+[[nodiscard]] bool is_plain_word(std::string_view text);
 [[nodiscard]] bool is_in_subnet(const IpAddress& ip, const InterfaceAddress& subnet);
 
 [[nodiscard]] std::vector<std::string> split_words(std::string_view text,

@@ -180,7 +180,7 @@ const Case kCases[] = {
      2,
      "name = a-name-too-long-by-far",
      {"f:2: name: 'a-name-too-long-by-far' cannot be a network device's name (1 to 15 characters, "
-      "none of / : * ? [ ] or blank)"}},
+      "no blank, none of / : * ? [ ] = #)"}},
     {"UnderlayVlan",
      9,
      "mtu = 1400\nvlan = 4095",
@@ -507,6 +507,27 @@ TEST(Config, HostGivesLocalAddressUnderlayAndItsMtu) {
   EXPECT_EQ(result.settings->underlay.device, "enp35s0");
   EXPECT_EQ(result.settings->underlay.vlan, 4003);
   EXPECT_EQ(result.settings->underlay.mtu, 1400);
+}
+
+TEST(Config, LocalAddressOfARouteThroughAGatewayIsWarnedOf) {
+  const Directory directory;
+  const auto path = directory.write(
+      "f", "[vxlan]\nname = vx0\nvxlan-id = 1\nvxlan-remoteip = 198.51.100.7\nmtu = 1400\n");
+  const LoadResult result = load(path, xenon_facts());
+  EXPECT_THAT(directory.lines(result.problems),
+              ElementsAre("f:1: vxlan-local-tunnelip: warning: 192.0.2.10 is taken, this machine's "
+                          "source towards 198.51.100.7, which is in no subnet of enp35s0"));
+  ASSERT_TRUE(result.settings);
+  EXPECT_EQ(result.settings->underlay.device, "enp35s0");
+}
+
+TEST(Config, NamesThatAnIniFileCannotSayAreRefused) {
+  const Directory directory;
+  directory.write("i",
+                  "iface e#0.7\n address 10.0.0.1/8\n vlan-raw-device e#0\niface vx\n vxlan-id 1\n"
+                  " vxlan-remoteip 10.0.0.2\n mtu 1400\n");
+  EXPECT_THAT(directory.lines(load(directory.write("f", "interfaces = i\n"), kNoHost).problems),
+              ElementsAre("i:1: device: 'e#0' is not a device's name"));
 }
 
 TEST(Config, UnderlayMtuAboveTheHostsIsWarnedOf) {

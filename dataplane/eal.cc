@@ -22,10 +22,9 @@
 namespace vx {
 namespace {
 
-constexpr unsigned kReservedMb = 48;           // rings, device data, EAL itself
-constexpr unsigned kBufferBytesHuge = 2688;    // mbuf, headroom, 2048 bytes of data, mempool's own header
-constexpr unsigned kBufferBytesNoHuge = 4096;  // without hugepages a buffer of more than half a page takes a whole one
-constexpr unsigned kMaxWorkers = 64;           // VXP_MAX_QUEUES
+constexpr unsigned kReservedMb = 48;     // rings, device data, EAL itself
+constexpr unsigned kBufferBytes = 2752;  // mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header
+constexpr unsigned kMaxWorkers = 64;     // VXP_MAX_QUEUES
 
 // EAL logs go through us: journald's prefix, and not to syslog a second time.
 ssize_t write_eal_log(void*, const char* text, std::size_t size) {
@@ -56,10 +55,13 @@ std::string lcore_map(const EalSettings& settings) {
 std::vector<std::string> arguments_of(const EalSettings& settings, bool hugepages) {
   std::vector<std::string> arguments{"vxplane-dataplane", "--lcores", lcore_map(settings), "--main-lcore", "0",
                                      "-m", std::to_string(settings.memory_mb), "--file-prefix", settings.file_prefix,
-                                     "--no-telemetry", "--log-level", "*:error"};
+                                     "--no-telemetry", "--log-level", "*:error",
+                                     // Physical addresses would need the pool in one physical piece. A NIC without an
+                                     // IOMMU wants them: -- --iova-mode pa.
+                                     "--iova-mode", "va"};
   // Nothing stays behind in a hugetlbfs, and several instances never meet. virtio-user wants few segments.
   if (hugepages) arguments.insert(arguments.end(), {"--in-memory", "--single-file-segments"});
-  else arguments.insert(arguments.end(), {"--no-huge", "--no-shconf", "--iova-mode", "va"});
+  else arguments.insert(arguments.end(), {"--no-huge", "--no-shconf"});
   // --no-pci would also refuse a port added later by PCI address. Allowing only a device that no driver takes
   // probes nothing now and leaves rte_dev_probe() its way. A host without PCI needs the flag.
   if (std::filesystem::exists("/sys/bus/pci/devices")) arguments.insert(arguments.end(), {"-a", "0000:00:00.0"});
@@ -150,14 +152,16 @@ Eal::Eal(const EalSettings& settings) {
     throw std::runtime_error(settings.extra.empty() ? text : text + "; check the arguments behind --");
   }
   uses_hugepages_ = rte_eal_has_hugepages() != 0;
+  // EAL makes it always and removes it never. It is empty (nothing is shared) and not needed again; a crash leaves none.
+  rmdir(rte_eal_get_runtime_dir());
 }
 
 Eal::~Eal() { rte_eal_cleanup(); }
 
-unsigned Eal::buffers_that_fit(unsigned memory_mb) const noexcept {
+unsigned Eal::buffers_that_fit(unsigned memory_mb) noexcept {
   const unsigned usable_mb = memory_mb > 2 * kReservedMb ? memory_mb - kReservedMb : memory_mb / 2;
   const auto bytes = std::size_t{usable_mb} << 20;
-  return static_cast<unsigned>(bytes / (uses_hugepages_ ? kBufferBytesHuge : kBufferBytesNoHuge));
+  return static_cast<unsigned>(bytes / kBufferBytes);
 }
 
 void Eal::launch(unsigned index, int (*function)(void*), void* argument) {

@@ -43,7 +43,7 @@ class Eal {
 
   [[nodiscard]] bool uses_hugepages() const noexcept { return uses_hugepages_; }
   // Packet buffers that fit `memory_mb`, with room left for rings and devices.
-  [[nodiscard]] unsigned buffers_that_fit(unsigned memory_mb) const noexcept;
+  [[nodiscard]] static unsigned buffers_that_fit(unsigned memory_mb) noexcept;
   // Runs `function(argument)` on the thread of worker `index` (position in EalSettings::cpus). Throws std::runtime_error.
   void launch(unsigned index, int (*function)(void*), void* argument);
   // Waits until all launched functions have returned.

@@ -87,6 +87,15 @@ std::vector<std::unique_ptr<Worker>> make_workers(const Options& options, int ev
   return workers;
 }
 
+std::unique_ptr<BufferPool> make_pool(const Eal& eal, unsigned buffers) {
+  try {
+    return make_mbuf_pool("vxplane", buffers);
+  } catch (const std::runtime_error& error) {
+    if (eal.uses_hugepages()) throw HugepagesUnusable(error.what());
+    throw;
+  }
+}
+
 BackEnds make_back_ends(const PortContext& context) {
   BackEnds back_ends;
   back_ends.make_port = [context](const protocol::PortConfig& config) { return make_port(config, context); };
@@ -103,8 +112,8 @@ void run(const Options& options) {
   RunDir run_dir(options.run_dir);
   const std::string token = run_dir.token();
   Eal eal({options.cpus, options.no_huge, options.memory_mb, "vxplane-" + token, options.eal_arguments});
-  const unsigned buffers = eal.buffers_that_fit(options.memory_mb);
-  const auto pool = make_mbuf_pool("vxplane", buffers);
+  const unsigned buffers = Eal::buffers_that_fit(options.memory_mb);
+  const auto pool = make_pool(eal, buffers);
   const FileDescriptor events(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!events) throw std::system_error(errno, std::generic_category(), "eventfd");
   const auto workers = make_workers(options, events.get(), *pool);

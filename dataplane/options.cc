@@ -27,7 +27,8 @@ po::options_description description() {
       ("poll", po::value<std::string>()->value_name("MODE")->default_value("adaptive"),
        "busy: never sleep; adaptive: sleep when idle")
       ("no-huge", po::bool_switch(), "do without hugepages even when there are free ones")
-      ("memory", po::value<std::string>()->value_name("MB")->default_value("256"), "packet memory")
+      ("memory", po::value<std::string>()->value_name("MB")->default_value("192"),
+       "packet memory; each AF_XDP queue takes 4096 buffers, that is 11 MB")
       ("help", po::bool_switch(), "this text")
       ("version", po::bool_switch(), "version");
   return options;

@@ -15,7 +15,7 @@ struct Options {
   std::vector<unsigned> cpus;       // one worker each
   PollMode poll = PollMode::kAdaptive;
   bool no_huge = false;
-  unsigned memory_mb = 256;
+  unsigned memory_mb = 192;
   std::vector<std::string> eal_arguments;
   bool show_help = false, show_version = false;
 };

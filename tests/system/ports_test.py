@@ -9,7 +9,7 @@ import time
 
 import frames
 from cases import Skip, Suite, check, eventually
-from lab import OVERLAY_MTU, Guest, Lab, Wire, run
+from lab import OVERLAY_MTU, Guest, Lab, Wire
 from nodes import KernelNode, VxplaneNode
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -403,45 +403,49 @@ def set_hugepages(number):
         return before, int(file.read())
 
 
-@contextlib.contextmanager
-def hugetlbfs():
-    """/dev/hugepages is mounted for the duration."""
-    with open("/proc/mounts") as file:
-        mounted = " hugetlbfs " in file.read()
-    if not mounted:
-        os.makedirs("/dev/hugepages", exist_ok=True)
-        if run("mount", "-t", "hugetlbfs", "none", "/dev/hugepages", check=False).returncode:
-            raise Skip("this kernel has no hugetlbfs")
-    try:
-        yield
-    finally:
-        if not mounted:
-            run("umount", "/dev/hugepages", check=False)
-
-
 def with_hugepages():
     """with hugepages the dataplane uses them and says so, traffic passes, and it gives them back"""
-    with hugetlbfs():
-        before, now = set_hugepages(256)
+    before, now = set_hugepages(512)
+    try:
+        if now < 512:
+            raise Skip(f"the kernel gave {now} hugepages")
+        with Lab() as lab:
+            krypton, a, b = node_with_guest(lab)
+            check(krypton.json("status")["dataplane"]["hugepages"] is True, "hugepages are not used")
+            a.wait_ping(b)
+            krypton.stop()
+            with open("/proc/meminfo") as file:
+                free = [line.split()[1] for line in file if line.startswith("HugePages_Free")]
+            check(int(free[0]) >= now, f"{free[0]} of {now} hugepages are free after the stop")
+    finally:
+        set_hugepages(before)
+
+
+def with_too_few_hugepages():
+    """with fewer hugepages than it would need the dataplane goes on without them by itself"""
+    for number in (16, 140, 256):
+        before, now = set_hugepages(number)
         try:
-            if now < 256:
+            if now < number:
                 raise Skip(f"the kernel gave {now} hugepages")
             with Lab() as lab:
-                wire = Wire(lab)
-                krypton = VxplaneNode(lab, "krypton", 1, wire, remotes=[2], ports=["tap101i0 driver=netdev"])
-                xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1])
-                a, b = Guest(lab, 1), Guest(lab, 3)
-                a.plug_veth(krypton, "tap101i0")
-                b.plug_veth(xenon, "tap103i0")
-                krypton.wait_ready()
-                check(krypton.json("status")["dataplane"]["hugepages"] is True, "hugepages are not used")
+                krypton, a, b = node_with_guest(lab)
                 a.wait_ping(b)
-                krypton.stop()
-                with open("/proc/meminfo") as file:
-                    free = [line.split()[1] for line in file if line.startswith("HugePages_Free")]
-                check(int(free[0]) >= now, f"{free[0]} of {now} hugepages are free after the stop")
+                krypton.check_conservation()
         finally:
             set_hugepages(before)
+
+
+def node_with_guest(lab):
+    wire = Wire(lab)
+    krypton = VxplaneNode(lab, "krypton", 1, wire, remotes=[2], ports=["tap101i0 driver=netdev"])
+    xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1])
+    a, b = Guest(lab, 1), Guest(lab, 3)
+    a.plug_veth(krypton, "tap101i0")
+    b.plug_veth(xenon, "tap103i0")
+    krypton.wait_ready()
+    krypton.wait_port("tap101i0")
+    return krypton, a, b
 
 
 def idle_is_cheap():
@@ -467,5 +471,5 @@ if __name__ == "__main__":
     suite.group("VLANs, vxplane-vxplane", vlan_net, [untagged_is_pvid, access_to_trunk, trunk_to_access, untagged_set, other_pvid, pvid_none,
                                                      not_a_member, priority_tagged, service_tagged, same_mac_two_vlans, access_guests_ping])
     suite.group("ports", None, [tap_in_a_guest, tap_stays_over_crash, netdev_comes_and_goes, netdev_frames_are_taken, netdev_mode_in_bridge,
-                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, idle_is_cheap])
+                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, with_too_few_hugepages, idle_is_cheap])
     suite.main()

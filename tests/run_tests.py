@@ -130,14 +130,15 @@ class Part:
         for command in commands:
             if run(command, log, BUILD_SECONDS) != 0:
                 self.report.line("FAIL", f"{self.name}: build", time.monotonic() - started)
-                show(read(log))
+                errors = [line for line in read(log).splitlines() if re.search(r"\berror:|^FAILED|undefined reference", line, re.IGNORECASE)]
+                show("\n".join(errors) or read(log))
                 return False
         self.report.line("ok", f"{self.name}: build", time.monotonic() - started)
         return True
 
     def cmake(self, *options, targets=()):
         command = ["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", self.folder, "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache", "-Dwerror=ON", *options]
-        return self.build(command, ["ninja", "-C", self.folder, "-j", JOBS, *targets])
+        return self.build(command, ["ninja", "-C", self.folder, "-j", JOBS, "-k", "0", *targets])
 
     def ctest(self, *options, environment=None):
         log, junit = log_path(f"{self.name}-ctest"), os.path.join(LOGS, f"{self.name}.xml")
@@ -207,7 +208,7 @@ def meson(report):
     options = ["-Dwerror=true", "-Dbench=false", "-Doptimization=0", "-Ddebug=false", "-Db_ndebug=false"]
     setup = ["meson", "configure", part.folder, *options] if os.path.exists(os.path.join(part.folder, "build.ninja")) \
         else ["meson", "setup", *options, part.folder, REPOSITORY]
-    if part.build(setup, ["ninja", "-C", part.folder, "-j", JOBS]):
+    if part.build(setup, ["ninja", "-C", part.folder, "-j", JOBS, "-k", "0"]):
         part.meson_test()
 
 

@@ -177,6 +177,21 @@ def host_tcp_undisturbed(net):
     all_talk(net)
 
 
+def stale_heartbeat_passes(net):
+    """while the dataplane does not answer (SIGSTOP) XDP passes everything to the kernel and counts it stale"""
+    node = net.krypton
+    all_talk(net)
+    before = node.stats()["xdp"]["stale"]
+    node.signal("dataplane", signal.SIGSTOP)
+    try:
+        time.sleep(0.1)
+        net.guests[2].ping(net.guests[0], count=5, seconds=0.3, check=False)
+    finally:
+        node.signal("dataplane", signal.SIGCONT)
+    eventually(lambda: node.stats()["xdp"]["stale"] >= before + 5, 3, lambda: f"stale: {before}, then {node.stats()['xdp']['stale']}")
+    all_talk(net)
+
+
 def host_reaches_itself(net):
     """the host's own pings, large ones in fragments too, pass beside vxplane"""
     for one, other in ((net.krypton, net.xenon), (net.xenon, net.krypton)):
@@ -216,6 +231,7 @@ def clean_stop_leaves_nothing(_):
             node.wait_port("tap101i0")
             eventually(lambda: "guest9" in node.namespace.links(), 5, "no tap guest9")
             during = device_state(node)
+            check("rx-vlan-offload: off" in during["features"][UNDERLAY_DEVICE], "rxvlan is not off while running: XDP would not see the tag")
             check(during["links"][UNDERLAY_DEVICE][1], "no XDP program on the underlay while running")
             codes = [node.stop("control"), node.stop("dataplane")]
             check(codes == [0, 0], f"exit codes {codes}")
@@ -307,7 +323,7 @@ if __name__ == "__main__":
     suite.group("kernel-kernel", lambda: pair("kernel", "kernel"), [peer_changes_mac, host_reaches_itself], needs_vxplane=False)
     suite.group("vxplane-vxplane", lambda: pair("vxplane", "vxplane"),
                 [dataplane_killed, dataplane_killed_keeps_fdb, control_away_loses_nothing, control_away_new_macs_flood, both_killed, link_flap,
-                 host_reaches_itself, host_tcp_undisturbed, peer_changes_mac])
+                 host_reaches_itself, stale_heartbeat_passes, host_tcp_undisturbed, peer_changes_mac])
     suite.group("vxplane-vxplane VLAN 4003, own address", lambda: pair("vxplane", "vxplane", vlan=4003, own=True),
                 [dataplane_killed, control_away_loses_nothing, both_killed, link_flap, host_tcp_undisturbed])
     for title, options in (("", {}), (" VLAN 4003, own address", {"vlan": 4003, "own": True})):

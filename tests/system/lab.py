@@ -258,7 +258,7 @@ class Guest:
         node.namespace.run("sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
         node.namespace.ip("link", "set", port, "mtu", 1500, "up")
         self.node, self.port = node, port
-        self._dress()
+        self.dress()
         node.adopt(port)
 
     def take_tap(self, node, port, seconds=10):
@@ -267,9 +267,9 @@ class Guest:
         self.unplug()
         node.namespace.ip("link", "set", port, "netns", self.namespace.name, "name", "eth0")
         self.node, self.port = node, port
-        self._dress()
+        self.dress()
 
-    def _dress(self):
+    def dress(self):
         device = self.namespace
         wire_offloads_off(device, "eth0")
         device.ip("link", "set", "eth0", "address", self.mac, "mtu", self.mtu, "up")

@@ -256,7 +256,7 @@ def netdev_mode(replace):
         a.namespace.ip("link", "del", "eth0", check=False)
         ns.ip("link", "add", "tap101i0", "type", "veth", "peer", "name", "eth0", "netns", a.namespace.name)
         ns.ip("link", "set", "tap101i0", "master", "mainvx", "up")
-        a._dress()
+        a.dress()
         a.wait_ping(b)
         a.ping(b.ipv6)
         a.ping(b, size=OVERLAY_MTU)
@@ -291,6 +291,77 @@ def netdev_mode_refuses_kernel():
         eventually(lambda: "replace-kernel" in krypton.log("vxplane-control"), 10, "no line says what to do")
         time.sleep(0.5)
         check(krypton.namespace.links()["vxlan_mainvx"]["linkinfo"]["info_kind"] == "vxlan", "it was taken away")
+
+
+def af_xdp_guest_port():
+    """a guest's veth as an af_xdp port"""
+    with Lab() as lab:
+        wire = Wire(lab)
+        krypton = VxplaneNode(lab, "krypton", 1, wire, remotes=[2], ports=["tap101i0 driver=af_xdp"])
+        xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1])
+        a, b = Guest(lab, 1), Guest(lab, 3)
+        a.plug_veth(krypton, "tap101i0")
+        b.plug_veth(xenon, "tap103i0")
+        krypton.wait_ready()
+        krypton.wait_port("tap101i0")
+        a.wait_ping(b)
+        b.ping(a.ipv6)
+        a.ping(b, size=OVERLAY_MTU)
+        krypton.check_conservation()
+
+
+SECTION_1 = {
+    "interfaces": """auto enp35s0.4003
+iface enp35s0.4003 inet static
+        address 172.18.1.1/24
+        vlan-raw-device enp35s0
+        mtu 1400
+
+source {folder}/sdn
+""",
+    "sdn": """auto vxlan_mainvx
+iface vxlan_mainvx
+        vxlan-id 1000
+        vxlan_remoteip 172.18.1.2
+        mtu 1332
+
+auto mainvx
+iface mainvx
+        bridge_ports vxlan_mainvx
+        bridge_stp off
+        bridge_fd 0
+        bridge-vlan-aware yes
+        bridge-vids 2-4094
+        mtu 1332
+""",
+}
+
+
+def ifupdown2_files():
+    """the two ifupdown2 files of a Proxmox host are a whole configuration: netdev mode, VLAN 4003, own address from the subnet"""
+    with Lab() as lab:
+        wire = Wire(lab)
+        krypton = VxplaneNode(lab, "krypton", 1, wire, own=True, vlan=4003, start=False)
+        xenon = KernelNode(lab, "xenon", 2, wire, remotes=[1], vlan=4003)
+        for name, text in SECTION_1.items():
+            with open(krypton.config_path(name), "w") as file:
+                file.write(text.format(folder=krypton.run_dir))
+        with open(krypton.config_path(), "w") as file:
+            file.write(f"interfaces = {krypton.config_path('interfaces')}\n[underlay]\nvtep-address = own\n")
+        ns = krypton.namespace
+        ns.ip("link", "add", "mainvx", "mtu", OVERLAY_MTU, "type", "bridge", "mcast_snooping", "0")
+        ns.ip("link", "set", "mainvx", "mtu", OVERLAY_MTU, "up")
+        krypton.start()
+        krypton.wait_ready()
+        eventually(lambda: "vxlan_mainvx" in ns.links(), 5, "no tap vxlan_mainvx")
+        ns.ip("link", "set", "vxlan_mainvx", "master", "mainvx")
+        a, b = Guest(lab, 1), Guest(lab, 3)
+        b.plug_veth(xenon, "tap103i0")
+        ns.ip("link", "add", "tap101i0", "type", "veth", "peer", "name", "eth0", "netns", a.namespace.name)
+        ns.ip("link", "set", "tap101i0", "master", "mainvx", "up")
+        a.dress()
+        a.wait_ping(b)
+        krypton.check_conservation()
 
 
 def write_pcap(path, packets):
@@ -471,5 +542,5 @@ if __name__ == "__main__":
     suite.group("VLANs, vxplane-vxplane", vlan_net, [untagged_is_pvid, access_to_trunk, trunk_to_access, untagged_set, other_pvid, pvid_none,
                                                      not_a_member, priority_tagged, service_tagged, same_mac_two_vlans, access_guests_ping])
     suite.group("ports", None, [tap_in_a_guest, tap_stays_over_crash, netdev_comes_and_goes, netdev_frames_are_taken, netdev_mode_in_bridge,
-                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, with_too_few_hugepages, idle_is_cheap])
+                                netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, af_xdp_guest_port, ifupdown2_files, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, with_too_few_hugepages, idle_is_cheap])
     suite.main()

@@ -3,11 +3,13 @@
 """Guests on two nodes reach each other; what is on the wire is right; the FDBs name the right places.
 Each case runs kernel to kernel (the oracle), kernel to vxplane and vxplane to vxplane."""
 
+import os
 import socket
 import struct
+import threading
 
 import frames
-from cases import Skip, Suite, check, eventually
+from cases import Suite, check, eventually
 from nodes import pair
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -276,7 +278,29 @@ def entries_age_out(net):
         eventually(lambda: node.place_of(quiet) is None, 6, f"{node.name} still has the quiet guest")
 
 
-CASES = [ping_ipv4, ping_ipv6, fdb_names_places, broadcast_reaches_all, multicast_reaches_all, unknown_unicast_reaches_all,
+def tcp_transfer(net):
+    """a large TCP transfer between guests arrives whole, both ways, IPv4 and IPv6"""
+    data = os.urandom(1 << 20) * 3
+    for a, b in ((net.guests[0], net.guests[2]), (net.guests[3], net.guests[1])):
+        for family, address in ((socket.AF_INET, b.ipv4), (socket.AF_INET6, b.ipv6)):
+            with b.namespace.entered():
+                listener = socket.create_server((address, 5001), family=family)
+            with a.namespace.entered():
+                client = socket.create_connection((address, 5001), timeout=5)
+            server, _ = listener.accept()
+            with listener, client, server:
+                for end in (client, server):
+                    end.settimeout(20)
+                sender = threading.Thread(target=lambda end=client: (end.sendall(data), end.shutdown(socket.SHUT_WR)), daemon=True)
+                sender.start()
+                got = bytearray()
+                while part := server.recv(1 << 18):
+                    got += part
+                sender.join(5)
+            check(got == data, f"guest {a.number} to {address}: {len(got)} of {len(data)} bytes, {'equal' if data.startswith(got) else 'different'}")
+
+
+CASES = [ping_ipv4, ping_ipv6, tcp_transfer, fdb_names_places, broadcast_reaches_all, multicast_reaches_all, unknown_unicast_reaches_all,
          known_unicast_is_not_flooded, no_guest_mac_on_underlay, payload_1332_passes, payload_1333_does_not, outer_header,
          source_port_entropy, ecn_is_copied, tagged_frames_cross, link_local_frames, guest_moves]
 
@@ -293,5 +317,9 @@ if __name__ == "__main__":
     for kinds in (("vxplane", "kernel"), ("vxplane", "vxplane")):
         suite.group("-".join(kinds) + " VLAN 4003, own address", lambda kinds=kinds: pair(*kinds, vlan=4003, own=True), CASES)
         suite.group("-".join(kinds) + " IPv6 underlay", lambda kinds=kinds: pair(*kinds, family=6, underlay_mtu=1500), CASES)
-    suite.group("kernel-kernel tagged guests", lambda: pair("kernel", "kernel", tags=(100,) * 4), [ping_ipv4, ping_ipv6], needs_vxplane=False)
+        suite.group("-".join(kinds) + " IPv6 underlay, VLAN 4003, own address",
+                    lambda kinds=kinds: pair(*kinds, family=6, underlay_mtu=1500, vlan=4003, own=True), [ping_ipv4, ping_ipv6, outer_header, tcp_transfer])
+    for kinds in (("kernel", "kernel"), ("vxplane", "kernel"), ("vxplane", "vxplane")):
+        suite.group("-".join(kinds) + " guests that tag VLAN 100", lambda kinds=kinds: pair(*kinds, tags=(100,) * 4),
+                    [ping_ipv4, ping_ipv6, payload_1332_passes, payload_1333_does_not, tcp_transfer], needs_vxplane="vxplane" in kinds)
     suite.main()

@@ -185,7 +185,7 @@ def plug_guest(lab, guest, number):
     """The guest's eth0 is the far end of the VM's NIC `number`; its descriptor."""
     descriptor = open_tap(guest.namespace, "eth0")
     guest.port = f"eth{number}"
-    guest._dress()
+    guest.dress()
     return descriptor
 
 

@@ -95,9 +95,9 @@ def build():
         return
     say(f"build in {folder}")
     if not os.path.exists(os.path.join(folder, "build.ninja")):
-        subprocess.run(["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", folder, "-DCMAKE_BUILD_TYPE=Release",
-                        "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"],
-                       check=True)
+        # As tests/run does it, so that neither builds again what the other has built.
+        subprocess.run(["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-Dwerror=ON",
+                        "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"], check=True)
     subprocess.run(["ninja", "-C", folder, *TARGETS], check=True)
 
 
@@ -236,7 +236,7 @@ def show():
             good = good and answered
             print(f"  {label}  {source:11} -> {destination:11} {addresses(destination)[family]:15} {'ok' if answered else 'NO ANSWER'}")
     for node in NODES:
-        command = ["vxctl", "fdb"] if is_vxplane(node) else ["bridge", "fdb", "show", "br", "mainvx"]
+        command = ["vxctl", "fdb"] if is_vxplane(node) else ["bridge", "fdb", "show", "br", "mainvx", "dynamic"]
         print(f"\n{node}# {' '.join(command)}")
         if is_vxplane(node):
             command[0] = f"{STATE}/{node}/bin/vxctl"

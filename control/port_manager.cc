@@ -302,6 +302,7 @@ void PortManager::attached(const std::string& name, const PortInfo& info) {
   const bool is_new = !port.info || port.info->index != info.index;
   port.info = info;
   port.failures = 0;
+  port.next_try = 0;
   if (slot_of_index_.size() <= info.index) slot_of_index_.resize(info.index + 1u, kNoIndex);
   slot_of_index_[info.index] = port.slot;
   index_of_slot_[port.slot] = info.index;

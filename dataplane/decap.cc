@@ -160,7 +160,7 @@ DropReason locate_source(const Outer& outer, const ForwardingState& state, const
 
 DropReason decap_ecn(std::uint8_t* frame, std::uint32_t length, std::uint8_t outer) noexcept {
   outer &= kEcnMask;
-  if (outer == kEcnNotEct || outer == kEcnEct0) return DropReason::kNone;  // never changes the inner field
+  if (outer == kNotEct || outer == kEct0) return DropReason::kNone;  // never changes the inner field
   const Layer3 at = layer3_of(frame, length);
   std::uint8_t* ip = frame + at.offset;
   const bool is_v4 = at.type == ether_type::kIpv4 && length - at.offset >= sizeof(Ipv4Header);
@@ -168,8 +168,8 @@ DropReason decap_ecn(std::uint8_t* frame, std::uint32_t length, std::uint8_t out
   if (!is_v4 && !is_v6) return DropReason::kNone;
   const std::uint8_t tos = is_v4 ? ip[1] : ipv6_traffic_class(ip);
   const std::uint8_t inner = tos & kEcnMask;
-  if (inner == kEcnNotEct) return outer == kEcnCe ? DropReason::kEcnNotEct : DropReason::kNone;
-  if (inner == kEcnCe || (outer == kEcnEct1 && inner != kEcnEct0)) return DropReason::kNone;
+  if (inner == kNotEct) return outer == kCe ? DropReason::kEcnNotEct : DropReason::kNone;
+  if (inner == kCe || (outer == kEct1 && inner != kEct0)) return DropReason::kNone;
   const auto marked = static_cast<std::uint8_t>((tos & ~kEcnMask) | outer);
   if (is_v6) {
     set_ipv6_traffic_class(ip, marked);

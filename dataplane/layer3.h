@@ -41,7 +41,7 @@ struct Layer3 {
 }
 
 inline constexpr std::uint8_t kEcnMask = 3;  // RFC 3168 section 5
-inline constexpr std::uint8_t kEcnNotEct = 0, kEcnEct1 = 1, kEcnEct0 = 2, kEcnCe = 3;
+inline constexpr std::uint8_t kNotEct = 0, kEct1 = 1, kEct0 = 2, kCe = 3;
 
 // Traffic class of an IPv6 header whose first two bytes are there.
 [[nodiscard]] inline std::uint8_t ipv6_traffic_class(const std::uint8_t* header) noexcept {

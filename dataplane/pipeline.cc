@@ -19,6 +19,7 @@ Pipeline::Pipeline(const PipelineLimits& limits, BufferPool& pool, SpscQueue<pro
       punts_(punts),
       reporter_(learn, limits.learn_events_per_second, limits.learn_queue_capacity),
       tx_(std::make_unique<TxList[]>(kMaxPorts)),
+      egress_(std::make_unique<Egress[]>(kMaxPorts)),
       side_(std::make_unique<Packet[]>(kSideDescriptors)),
       storm_(std::make_unique<TokenBucket[]>(kMaxPorts)) {}
 
@@ -26,6 +27,13 @@ void Pipeline::use(const ForwardingState* state, const Assignment* assignment) n
   state_ = state;
   assignment_ = assignment;
   decap_cache_ = {};
+  for (PortIndex i = 0; i < kMaxPorts; ++i) {
+    egress_[i] = {};
+    if (state == nullptr || assignment == nullptr || i >= state->ports.size()) continue;
+    const PortState& port = state->ports[i];
+    const bool has_queue = i < assignment->tx.size() && assignment->tx[i].port != nullptr;
+    egress_[i] = {port.vlans.get(), port.overlay, port.port != nullptr && port.is_up && has_queue};
+  }
 }
 
 // ---- the batch driver ----
@@ -71,6 +79,43 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   recycle();
 }
 
+// ---- one packet on its way out ----
+
+[[gnu::always_inline]] inline void Pipeline::enqueue(Packet& packet, PortIndex port) noexcept {
+  TxList& list = tx_[port];
+  if (list.count == 0) active_[active_count_++] = port;
+  list.bytes += packet.length;
+  list.packets[list.count++] = &packet;
+  if (list.count == list.packets.size()) [[unlikely]] flush_port(port);
+}
+
+[[gnu::always_inline]] inline void Pipeline::send_to_port(Packet& packet, PortIndex port) noexcept {
+  if (port >= kMaxPorts || !egress_[port].can_send) [[unlikely]]
+    return drop_outgoing(packet, DropReason::kPortDown, port);
+  enqueue(packet, port);
+}
+
+[[gnu::always_inline]] inline void Pipeline::send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept {
+  const VtepTable& vteps = domain.overlay.vteps;
+  if (vtep >= vteps.size() || !vteps[vtep].exists || domain.tunnel_vlans == nullptr) [[unlikely]]
+    return drop_outgoing(packet, DropReason::kUnderlayUnresolved, domain.underlay);
+  DropReason reason = apply_egress_tag(packet, *domain.tunnel_vlans);
+  if (reason == DropReason::kNone) [[likely]] reason = encap(packet, vteps[vtep], domain.encap);
+  if (reason != DropReason::kNone) [[unlikely]] return drop_outgoing(packet, reason, domain.underlay);
+  send_to_port(packet, domain.underlay);
+}
+
+// Inlined into forward()'s loop: one egress a packet, most often the underlay.
+[[gnu::always_inline]] inline void Pipeline::send_to(Packet& packet, Location target, const Domain& domain) noexcept {
+  if (target.is_vtep()) return send_to_vtep(packet, target.index(), domain);
+  const PortIndex index = target.raw();
+  if (index >= kMaxPorts || egress_[index].overlay != domain.index || egress_[index].vlans == nullptr) [[unlikely]]
+    return drop_outgoing(packet, DropReason::kPortDown, index);
+  if (const auto reason = apply_egress_tag(packet, *egress_[index].vlans); reason != DropReason::kNone) [[unlikely]]
+    return drop_outgoing(packet, reason, index);
+  send_to_port(packet, index);
+}
+
 // ---- the order of the steps ----
 
 void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
@@ -79,7 +124,10 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  for (unsigned i = 0; i < batch.count; ++i) batch.packets[i]->source = Location::port(ingress);
+  for (unsigned i = 0; i < batch.count; ++i) {
+    __builtin_prefetch(batch.packets[i]->data - 50, 1);  // the outer header will be written there
+    batch.packets[i]->source = Location::port(ingress);
+  }
   forward(batch, port.overlay, *port.vlans, port.learning);
 }
 
@@ -112,12 +160,23 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  if (batch.count == 0) return;
-  Fdb& fdb = *overlay.fdb;
-  const bool from_tunnel = is_from_tunnel(*batch.packets[0]);
-  const DropReason truncated = from_tunnel ? DropReason::kInnerTruncated : DropReason::kGuestTruncated;
-  const bool to_uplink = from_tunnel && overlay.uplink != kNoIndex;  // netdev mode: no lookup
+  classify_all(batch, *overlay.fdb, vlans);
+  bridge_all(batch, overlay, overlay_index, learns);
+  const Domain domain{overlay, overlay.tunnel_vlans.get(), overlay_index, state_->underlay.port,
+                      {state_->underlay.mtu, overlay.tos, overlay.tos_inherit, overlay.udp_csum}};
+  for (unsigned i = 0; i < batch.count; ++i) {
+    Packet& packet = *batch.packets[i];
+    if (packet.flood) [[unlikely]]
+      flood(packet, domain);
+    else
+      send_to(packet, packet.egress, domain);
+  }
+}
 
+// Both lookups of every packet are under way before the first is made.
+void Pipeline::classify_all(Batch& batch, const Fdb& fdb, const VlanTable& vlans) noexcept {
+  if (batch.count == 0) return;
+  const DropReason truncated = is_from_tunnel(*batch.packets[0]) ? DropReason::kInnerTruncated : DropReason::kGuestTruncated;
   for_each_packet(batch, [&](Packet& packet) {
     const DropReason reason = classify(packet, vlans, truncated);
     const auto at = static_cast<std::size_t>(&packet - burst_);
@@ -125,23 +184,29 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
     fdb.prefetch(destination_hash_[at] = fdb.hash(packet.destination_key));
     return reason;
   });
+}
+
+void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayIndex overlay_index, bool learns) noexcept {
+  if (batch.count == 0) return;
+  Fdb& fdb = *overlay.fdb;
+  const std::uint16_t seconds = now_.seconds, mtu = overlay.mtu;
+  // Netdev mode: what comes out of the tunnel goes up, with no lookup.
+  const bool to_uplink = is_from_tunnel(*batch.packets[0]) && overlay.uplink != kNoIndex;
   for_each_packet(batch, [&](Packet& packet) {
     const auto at = static_cast<std::size_t>(&packet - burst_);
+    DropReason reason = DropReason::kNone;
     if (learns) {
-      const DropReason reason = judge_source(packet, fdb, source_hash_[at], overlay_index);
-      if (reason != DropReason::kNone) [[unlikely]] return reason;
+      const SourceVerdict verdict = check_source(packet, fdb, source_hash_[at], seconds);
+      if (verdict != SourceVerdict::kKnown) [[unlikely]] reason = report_source(packet, overlay_index, verdict);
     }
-    packet.flood = false;
-    packet.egress = Location::port(overlay.uplink);
-    if (!to_uplink) {
-      const DropReason reason = find_egress(packet, fdb, destination_hash_[at], now_.seconds);
-      if (reason != DropReason::kNone) [[unlikely]] return reason;
+    if (to_uplink) [[unlikely]] {
+      packet.flood = false;
+      packet.egress = Location::port(overlay.uplink);
+    } else if (reason == DropReason::kNone) [[likely]] {
+      reason = find_egress(packet, fdb, destination_hash_[at], seconds);
     }
-    return check_overlay_mtu(packet, overlay.mtu);
+    return reason == DropReason::kNone ? check_overlay_mtu(packet, mtu) : reason;
   });
-  const Domain domain{overlay, overlay_index,
-                      {state_->underlay.mtu, overlay.tos, overlay.tos_inherit, overlay.udp_csum}};
-  for (unsigned i = 0; i < batch.count; ++i) send(*batch.packets[i], domain);
 }
 
 // ---- in ----
@@ -197,14 +262,8 @@ void Pipeline::punt(const Packet& packet, std::uint32_t layer3) noexcept {
   }
 }
 
-DropReason Pipeline::judge_source(const Packet& packet, Fdb& fdb, std::uint64_t hash, OverlayIndex overlay) noexcept {
-  const SourceVerdict verdict = check_source(packet, fdb, hash, now_.seconds);
-  if (verdict == SourceVerdict::kKnown) [[likely]] return DropReason::kNone;
-  report_source(packet, overlay, verdict);
-  return verdict == SourceVerdict::kViolation ? DropReason::kSmacMovedStatic : DropReason::kNone;
-}
-
-void Pipeline::report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept {
+// Returns why the frame is dropped for its source, if it is.
+[[gnu::cold]] DropReason Pipeline::report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept {
   protocol::LearnEvent event;
   event.key = packet.source_key;
   event.overlay = overlay;
@@ -220,6 +279,7 @@ void Pipeline::report_source(const Packet& packet, OverlayIndex overlay, SourceV
     report(vtep, false);
   }
   report(event, verdict == SourceVerdict::kMovedNow);
+  return verdict == SourceVerdict::kViolation ? DropReason::kSmacMovedStatic : DropReason::kNone;
 }
 
 void Pipeline::report(const protocol::LearnEvent& event, bool urgent) noexcept {
@@ -234,40 +294,6 @@ void Pipeline::report(const protocol::LearnEvent& event, bool urgent) noexcept {
 }
 
 // ---- out ----
-
-void Pipeline::send(Packet& packet, const Domain& domain) noexcept {
-  if (packet.flood) [[unlikely]] return flood(packet, domain);
-  send_to(packet, packet.egress, domain);
-}
-
-void Pipeline::send_to(Packet& packet, Location target, const Domain& domain) noexcept {
-  if (target.is_vtep()) return send_to_vtep(packet, target.index(), domain);
-  const PortIndex index = target.raw();
-  const bool is_member = index < state_->ports.size() && state_->ports[index].overlay == domain.index &&
-                         state_->ports[index].vlans != nullptr;
-  if (!is_member) [[unlikely]] return drop_outgoing(packet, DropReason::kPortDown, index);
-  if (const auto reason = apply_egress_tag(packet, *state_->ports[index].vlans); reason != DropReason::kNone) [[unlikely]]
-    return drop_outgoing(packet, reason, index);
-  send_to_port(packet, index);
-}
-
-void Pipeline::send_to_port(Packet& packet, PortIndex port) noexcept {
-  const bool can_send = port < state_->ports.size() && state_->ports[port].is_up && port < assignment_->tx.size() &&
-                        assignment_->tx[port].port != nullptr;
-  if (!can_send) [[unlikely]] return drop_outgoing(packet, DropReason::kPortDown, port);
-  enqueue(packet, port);
-}
-
-void Pipeline::send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept {
-  const PortIndex underlay = state_->underlay.port;
-  const OverlayState& overlay = domain.overlay;
-  if (vtep >= overlay.vteps.size() || !overlay.vteps[vtep].exists || overlay.tunnel_vlans == nullptr) [[unlikely]]
-    return drop_outgoing(packet, DropReason::kUnderlayUnresolved, underlay);
-  DropReason reason = apply_egress_tag(packet, *overlay.tunnel_vlans);
-  if (reason == DropReason::kNone) [[likely]] reason = encap(packet, overlay.vteps[vtep], domain.encap);
-  if (reason != DropReason::kNone) [[unlikely]] return drop_outgoing(packet, reason, underlay);
-  send_to_port(packet, underlay);
-}
 
 bool Pipeline::is_storm(const Packet& packet) noexcept {
   if (!packet.source.is_port()) return false;
@@ -348,20 +374,12 @@ void Pipeline::generate(PortIndex port, std::span<const std::uint8_t> frame) noe
   recycle();
 }
 
-void Pipeline::enqueue(Packet& packet, PortIndex port) noexcept {
-  TxList& list = tx_[port];
-  if (list.count == 0) active_[active_count_++] = port;
-  list.packets[list.count++] = &packet;
-  if (list.count == list.packets.size()) [[unlikely]] flush_port(port);
-}
-
 // Leaves the port in active_: an empty list there is skipped.
 void Pipeline::flush_port(PortIndex port) noexcept {
   TxList& list = tx_[port];
   const TxQueueRef& queue = assignment_->tx[port];
   PortCounters& counters = counters_.ports[port];
-  std::uint64_t bytes = 0;
-  for (unsigned i = 0; i < list.count; ++i) bytes += list.packets[i]->length;
+  std::uint64_t bytes = list.bytes;
   if (queue.lock != nullptr)
     while (queue.lock->test_and_set(std::memory_order_acquire)) __builtin_ia32_pause();
   const unsigned sent = queue.port->tx(queue.queue, list.packets.data(), list.count);
@@ -373,6 +391,7 @@ void Pipeline::flush_port(PortIndex port) noexcept {
   counters.tx_packets += sent;
   counters.tx_bytes += bytes;
   list.count = 0;
+  list.bytes = 0;
 }
 
 void Pipeline::flush() noexcept {

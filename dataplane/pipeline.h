@@ -74,13 +74,22 @@ class Pipeline {
   };
   struct TxList {
     unsigned count = 0;
+    std::uint64_t bytes = 0;
     std::array<Packet*, kMaxBurst> packets;
   };
-  // The overlay whose packets are in hand, and what encap needs of it.
+  // The overlay whose packets are in hand, and what sending needs of it.
   struct Domain {
     const OverlayState& overlay;
+    const VlanTable* tunnel_vlans;
     OverlayIndex index;
+    PortIndex underlay;
     EncapSettings encap;
+  };
+  // What sending asks of every port, in one place: made from state and assignment by use().
+  struct Egress {
+    const VlanTable* vlans = nullptr;
+    OverlayIndex overlay = kNoIndex;
+    bool can_send = false;
   };
   static constexpr unsigned kSideDescriptors = 256;  // for copies
 
@@ -92,10 +101,10 @@ class Pipeline {
   void decap_all(Batch& batch) noexcept;
   void take_own_address(Packet& packet) noexcept;
   void forward(Batch& batch, OverlayIndex overlay_index, const VlanTable& vlans, bool learns) noexcept;
-  [[nodiscard]] DropReason judge_source(const Packet& packet, Fdb& fdb, std::uint64_t hash, OverlayIndex overlay) noexcept;
-  void report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept;
+  void classify_all(Batch& batch, const Fdb& fdb, const VlanTable& vlans) noexcept;
+  void bridge_all(Batch& batch, const OverlayState& overlay, OverlayIndex overlay_index, bool learns) noexcept;
+  [[nodiscard]] DropReason report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept;
   void report(const protocol::LearnEvent& event, bool urgent) noexcept;
-  void send(Packet& packet, const Domain& domain) noexcept;
   void send_to_port(Packet& packet, PortIndex port) noexcept;
   void send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept;
   void send_to(Packet& packet, Location target, const Domain& domain) noexcept;
@@ -131,6 +140,7 @@ class Pipeline {
 
   // Going out: a list per egress port, and which lists are not empty.
   std::unique_ptr<TxList[]> tx_;
+  std::unique_ptr<Egress[]> egress_;
   unsigned active_count_ = 0;
   std::array<PortIndex, kMaxPorts> active_;
   unsigned released_count_ = 0;

@@ -300,12 +300,12 @@ TEST(VxlanDecap, CongestionMarkOnFramesThatAreNotIpPasses) {
   TestHost host;
   FrameBuilder arp;
   arp.eth(kBroadcast, kFar).arp(1, kFar, kRemote4, mac(0), kLocal4);
-  EXPECT_EQ(decapped(host, outer4(kEcnCe).raw(arp.build()).build()).reason, DropReason::kNone);
+  EXPECT_EQ(decapped(host, outer4(kCe).raw(arp.build()).build()).reason, DropReason::kNone);
   FrameBuilder cut;  // an IPv4 ethertype without an IPv4 header
   cut.eth(kGuestA, kFar).ipv4(kRemote4, kLocal4);
   auto bytes = cut.build();
   bytes.resize(30);
-  EXPECT_EQ(decapped(host, outer4(kEcnCe).raw(bytes).build()).inner, bytes);
+  EXPECT_EQ(decapped(host, outer4(kCe).raw(bytes).build()).inner, bytes);
 }
 
 TEST(VxlanDecap, OverlaysDifferInVniAddressAndPort) {

@@ -520,7 +520,7 @@ TEST(Drops, EveryOuterReasonIsCountedAtTheUnderlay) {
   elsewhere.eth(kOurMac, kPeerMac).ipv4(kRemote4, kOther4).udp(5, 4789).vxlan(1000).raw(inner);
   host.receive(0, {Bytes(20), bad_checksum, elsewhere.build(), own.build(), fragment.build(), flags.build(),
                    outer4(0, 5).raw(inner).build(), stranger.build(), outer4().payload(5).build(),
-                   from_vtep0(guest_frame(kGuestA, kFar).build(), kEcnCe), from_vtep0(inner)});
+                   from_vtep0(guest_frame(kGuestA, kFar).build(), kCe), from_vtep0(inner)});
   // Of the all-zero 20 bytes nothing is ours.
   EXPECT_EQ(host.drops(DropReason::kOuterNotForUs), 2u);
   for (const auto reason :
@@ -581,6 +581,7 @@ TEST(Drops, EgressThatIsDownOrGoneIsCounted) {
   host.state.ports[1].overlay = kNoIndex;
   host.receive(1, guest_frame(kFar, kGuestA).build());
   EXPECT_EQ(host.drops(DropReason::kPortDown), 5u);
+  host.has_state = false;
   host.pipeline.use(nullptr, nullptr);
   host.receive(1, guest_frame(kFar, kGuestA).build());
   EXPECT_EQ(host.drops(DropReason::kPortDown), 6u);

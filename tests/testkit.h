@@ -53,9 +53,9 @@ inline Bytes from_hex(std::string_view text) {
 class FrameBuilder {
  public:
   FrameBuilder& eth(MacAddress destination, MacAddress source) {
-    Bytes b(destination.bytes.begin(), destination.bytes.end());
-    b.insert(b.end(), source.bytes.begin(), source.bytes.end());
-    b.resize(14);
+    Bytes b(14);
+    std::copy(destination.bytes.begin(), destination.bytes.end(), b.begin());
+    std::copy(source.bytes.begin(), source.bytes.end(), b.begin() + 6);
     return add(Kind::kEthernet, std::move(b));
   }
   FrameBuilder& vlan(std::uint16_t tci) { return tag(tci, Kind::kVlan); }
@@ -449,6 +449,7 @@ struct TestHost {
   void receive(PortIndex port, const std::vector<Bytes>& frames, std::uint16_t headroom = kHeadroomBytes) {
     std::vector<Packet> burst;
     for (const auto& frame : frames) burst.push_back(pool.receive(frame, headroom));
+    if (has_state) pipeline.use(&state, &assignment);  // the test may have changed it
     pipeline.process(burst.data(), static_cast<unsigned>(burst.size()), port, now);
     EXPECT_TRUE(totals_of(counters()).balances());
     EXPECT_EQ(pool.live(), 0u) << "every buffer is back after a burst";
@@ -478,6 +479,7 @@ struct TestHost {
   std::vector<std::shared_ptr<MemoryPort>> ports;
   ForwardingState state;
   Assignment assignment;
+  bool has_state = true;
   Moment now = Moment::at(100'000'000'000);
   Pipeline pipeline{{1'000'000, 1024}, pool, learn_queue, punt_queue};
 };

@@ -335,7 +335,8 @@ std::vector<std::string> Control::problems() const {
     problems.insert(problems.end(), faults_before_.begin(), faults_before_.end());
   }
   for (const auto& [name, port] : ports_.ports())
-    if (port.status != PortStatus::kUp && client_.is_connected()) problems.push_back(fmt::format("port {}: {}", name, port.text));
+    if (port.status != PortStatus::kUp && client_.is_connected())
+      problems.push_back(port.text.starts_with(name + ":") ? "port " + port.text : fmt::format("port {}: {}", name, port.text));
   if (underlay_) {
     if (const auto problem = underlay_->problem()) problems.push_back(*problem);
     for (const auto& [address, path] : underlay_->paths())
@@ -343,7 +344,6 @@ std::vector<std::string> Control::problems() const {
   }
   for (const auto& overlay : overlays_) {
     if (!overlay->local) problems.push_back(fmt::format("{}: no local address yet: the underlay has none towards the VTEPs", overlay->name()));
-    if (!overlay->blocked.empty()) problems.push_back(overlay->blocked);
     if (underlay_) continue;
     for (const auto& [address, vtep] : overlay->vteps.all())
       if (!resolver_.mac_of(address)) problems.push_back(fmt::format("VTEP {}: no answer to ARP or ND", format_ip(address)));

@@ -13,6 +13,8 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <set>
@@ -36,7 +38,37 @@ constexpr std::uint16_t kAfXdpRingSize = 2048;  // what the PMD's own fill and c
 constexpr std::uint16_t kDpdkRingSize = 1024;
 // What is under way to the sockets when steering ends gets there within this time.
 constexpr std::chrono::milliseconds kDrainTime{2};
-constexpr const char* kAfXdpLog = "pmd.net.af_xdp";
+// The kernel unbinds a closed AF_XDP socket from its queue later, in a work queue; till then the queue is busy.
+constexpr std::chrono::milliseconds kUnbindTime{30};
+constexpr int kBindAttempts = 5;
+
+// What DPDK logs while this lives, kept back: one fault is one line, ours.
+class CapturedLog {
+ public:
+  CapturedLog() : former_(rte_log_get_stream()), stream_(::open_memstream(&text_, &length_)) {
+    if (stream_ != nullptr) rte_openlog_stream(stream_);
+  }
+  ~CapturedLog() {
+    rte_openlog_stream(former_);
+    if (stream_ != nullptr) std::fclose(stream_);
+    std::free(text_);
+  }
+  CapturedLog(const CapturedLog&) = delete;
+  CapturedLog& operator=(const CapturedLog&) = delete;
+  // The first line, which tells the cause, in brackets; empty when nothing was logged.
+  [[nodiscard]] std::string cause() const {
+    if (stream_ != nullptr) std::fflush(stream_);
+    const std::string_view all = text_ == nullptr ? std::string_view() : std::string_view(text_, length_);
+    const std::string_view line = all.substr(0, all.find('\n'));
+    return line.empty() ? "" : fmt::format(" ({})", line);
+  }
+
+ private:
+  char* text_ = nullptr;
+  std::size_t length_ = 0;
+  FILE* former_;
+  FILE* stream_;
+};
 
 struct EthdevSettings {
   std::uint16_t queues = 1;      // wanted; the device may have fewer
@@ -52,16 +84,18 @@ class EthdevPort final : public Port {
   EthdevPort(const std::string& name, const std::string& bus, const std::string& device, const std::string& arguments,
              const EthdevSettings& settings, MbufPool& pool)
       : Port(name), pool_(pool), device_(device), ifindex_(settings.ifindex) {
+    const CapturedLog log;
     sockets_.begin();
     errno = 0;  // net_af_xdp takes a former EOPNOTSUPP for its own and then sees one queue only
     if (const int error = rte_eal_hotplug_add(bus.c_str(), device.c_str(), arguments.c_str()); error != 0)
-      throw std::runtime_error(fmt::format("{}: DPDK does not take device '{},{}': {}", name, device, arguments,
-                                           std::strerror(error < 0 ? -error : error)));
+      throw std::runtime_error(fmt::format("{}: DPDK does not take device '{},{}': {}{}", name, device, arguments,
+                                           std::strerror(error < 0 ? -error : error), log.cause()));
     try {
       start(settings);
-    } catch (...) {
+    } catch (const std::exception& e) {
+      const std::string text = e.what() + log.cause();
       remove();
-      throw;
+      throw std::runtime_error(text);
     }
   }
   ~EthdevPort() override { remove(); }
@@ -158,7 +192,7 @@ class EthdevPort final : public Port {
   void remove() noexcept {
     if (sockets_.count() == 0) sockets_.end();  // start() did not come to its end
     const std::set<std::uint64_t> stranded = sockets_.buffers_in_rings();
-    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_EMERG);  // a netdev that went is no news
+    const CapturedLog log;  // a netdev that went is no news
     rte_eth_dev_info info{};
     if (rte_eth_dev_is_valid_port(port_) != 0 && rte_eth_dev_info_get(port_, &info) == 0) {
       (void)rte_eth_dev_stop(port_);
@@ -166,7 +200,6 @@ class EthdevPort final : public Port {
     } else {
       (void)rte_eal_hotplug_remove("vdev", device_.c_str());
     }
-    if (ifindex_ != 0) rte_log_set_level_pattern(kAfXdpLog, RTE_LOG_ERR);
     sockets_.release();
     pool_.take_back(stranded);
   }
@@ -229,8 +262,15 @@ class AfXdp {
     settings.ifindex = ifindex_;
     const std::string arguments = fmt::format("iface={},start_queue=0,queue_count={},xdp_prog={}/{},busy_budget=0", name,
                                               channels.combined, context.bpf_directory, VXP_XDP_OBJECT);
-    port_ = std::make_unique<EthdevPort>(name, "vdev", unused_device_name("net_af_xdp"), arguments, settings,
-                                         mbuf_pool(context, name));
+    for (int attempt = 1; port_ == nullptr; ++attempt) {
+      try {
+        port_ = std::make_unique<EthdevPort>(name, "vdev", unused_device_name("net_af_xdp"), arguments, settings,
+                                             mbuf_pool(context, name));
+      } catch (const std::runtime_error&) {
+        if (attempt == kBindAttempts) throw;
+        std::this_thread::sleep_for(kUnbindTime);
+      }
+    }
     steering_ = make_xdp_steering(name, ifindex_, restore_rxvlan_ ? VXP_FLAG_RESTORE_RXVLAN : 0,
                                   config.attach_xdp_take_all != 0);
     if (on) turn_rxvlan_off();
@@ -244,6 +284,7 @@ class AfXdp {
       }
     }
     port_.reset();
+    std::this_thread::sleep_for(kUnbindTime);
     if (restore_rxvlan_ && netdev::index(name_) == ifindex_ && netdev::set_rxvlan(name_, true))
       log_info("{}: rxvlan is on again", name_);
   }

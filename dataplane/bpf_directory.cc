@@ -17,7 +17,9 @@ std::string find_bpf_directory() {
   };
   for (const std::string& directory :
        {variable("VXPLANE_BPF_DIR"), executable.parent_path().string(), variable("VXPLANE_BUILD")})
-    if (!directory.empty() && std::filesystem::exists(std::filesystem::path(directory) / VXP_XDP_OBJECT, error)) return directory;
+    if (!directory.empty() &&
+        std::filesystem::exists(std::filesystem::path(directory) / VXP_XDP_OBJECT, error))
+      return directory;
   return VXPLANE_BPF_DIR;
 }
 

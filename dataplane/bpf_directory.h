@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the BPF objects are: beside the executable in a build tree, in the installed directory else.
+// Where the BPF objects are: beside the executable in a build tree, in the installed directory
+// else.
 #pragma once
 
 #include <string>
 
 namespace vx {
 
-// The first of $VXPLANE_BPF_DIR, the executable's own directory, $VXPLANE_BUILD and the installed directory that has
-// the XDP object; the installed directory when none has (loading then says what is missing).
+// The first of $VXPLANE_BPF_DIR, the executable's own directory, $VXPLANE_BUILD and the installed
+// directory that has the XDP object; the installed directory when none has (loading then says what
+// is missing).
 [[nodiscard]] std::string find_bpf_directory();
 
 }  // namespace vx

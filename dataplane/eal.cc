@@ -22,9 +22,10 @@
 namespace vx {
 namespace {
 
-constexpr unsigned kReservedMb = 48;     // rings, device data, EAL itself
-constexpr unsigned kBufferBytes = 2752;  // mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header
-constexpr unsigned kMaxWorkers = 64;     // VXP_MAX_QUEUES
+constexpr unsigned kReservedMb = 48;  // rings, device data, EAL itself
+constexpr unsigned kBufferBytes =
+    2752;  // mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header
+constexpr unsigned kMaxWorkers = 64;  // VXP_MAX_QUEUES
 
 // EAL logs go through us: journald's prefix, and not to syslog a second time.
 ssize_t write_eal_log(void*, const char* text, std::size_t size) {
@@ -43,29 +44,40 @@ void take_over_logs() {
   rte_openlog_stream(stream);
 }
 
-std::string join_numbers(const std::vector<unsigned>& numbers) { return fmt::format("{}", fmt::join(numbers, ",")); }
+std::string join_numbers(const std::vector<unsigned>& numbers) {
+  return fmt::format("{}", fmt::join(numbers, ","));
+}
 
-// EAL lcore 0 is the management thread, lcore i + 1 is worker i: CPU numbers may exceed RTE_MAX_LCORE.
+// EAL lcore 0 is the management thread, lcore i + 1 is worker i: CPU numbers may exceed
+// RTE_MAX_LCORE.
 std::string lcore_map(const EalSettings& settings) {
   std::string map = fmt::format("0@({})", join_numbers(usable_cpus()));
-  for (std::size_t i = 0; i < settings.cpus.size(); ++i) map += fmt::format(",{}@{}", i + 1, settings.cpus[i]);
+  for (std::size_t i = 0; i < settings.cpus.size(); ++i)
+    map += fmt::format(",{}@{}", i + 1, settings.cpus[i]);
   return map;
 }
 
 std::vector<std::string> arguments_of(const EalSettings& settings, bool hugepages) {
-  std::vector<std::string> arguments{"vxplane-dataplane", "--lcores", lcore_map(settings), "--main-lcore", "0",
-                                     "-m", std::to_string(settings.memory_mb), "--file-prefix", settings.file_prefix,
-                                     "--no-telemetry", "--log-level", "*:error",
-                                     // Physical addresses would need the pool in one physical piece. A NIC without an
-                                     // IOMMU wants them: -- --iova-mode pa.
+  std::vector<std::string> arguments{"vxplane-dataplane", "--lcores", lcore_map(settings),
+                                     "--main-lcore", "0", "-m", std::to_string(settings.memory_mb),
+                                     "--file-prefix", settings.file_prefix, "--no-telemetry",
+                                     "--log-level", "*:error",
+                                     // Physical addresses would need the pool in one physical
+                                     // piece. A NIC without an IOMMU wants them: -- --iova-mode pa.
                                      "--iova-mode", "va"};
-  // Nothing stays behind in a hugetlbfs, and several instances never meet. virtio-user wants few segments.
-  if (hugepages) arguments.insert(arguments.end(), {"--in-memory", "--single-file-segments"});
-  else arguments.insert(arguments.end(), {"--no-huge", "--no-shconf"});
-  // --no-pci would also refuse a port added later by PCI address. Allowing only a device that no driver takes
-  // probes nothing now and leaves rte_dev_probe() its way. A host without PCI needs the flag.
-  if (std::filesystem::exists("/sys/bus/pci/devices")) arguments.insert(arguments.end(), {"-a", "0000:00:00.0"});
-  else arguments.emplace_back("--no-pci");
+  // Nothing stays behind in a hugetlbfs, and several instances never meet. virtio-user wants few
+  // segments.
+  if (hugepages)
+    arguments.insert(arguments.end(), {"--in-memory", "--single-file-segments"});
+  else
+    arguments.insert(arguments.end(), {"--no-huge", "--no-shconf"});
+  // --no-pci would also refuse a port added later by PCI address. Allowing only a device that no
+  // driver takes probes nothing now and leaves rte_dev_probe() its way. A host without PCI needs
+  // the flag.
+  if (std::filesystem::exists("/sys/bus/pci/devices"))
+    arguments.insert(arguments.end(), {"-a", "0000:00:00.0"});
+  else
+    arguments.emplace_back("--no-pci");
   arguments.insert(arguments.end(), settings.extra.begin(), settings.extra.end());
   return arguments;
 }
@@ -84,7 +96,8 @@ unsigned parse_cpu(std::string_view text, const std::string& list) {
   unsigned cpu = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpu);
   if (error != std::errc{} || end != text.data() + text.size())
-    throw std::invalid_argument(fmt::format("--lcores {}: expected CPU numbers such as 1 or 1,2 or 1-3", list));
+    throw std::invalid_argument(
+        fmt::format("--lcores {}: expected CPU numbers such as 1 or 1,2 or 1-3", list));
   return cpu;
 }
 
@@ -110,12 +123,15 @@ std::vector<unsigned> parse_cpu_list(const std::string& list, const std::vector<
     if (more) rest.remove_prefix(comma + 1);
     const auto dash = item.find('-');
     const unsigned first = parse_cpu(item.substr(0, dash), list);
-    const unsigned last = dash == std::string_view::npos ? first : parse_cpu(item.substr(dash + 1), list);
-    if (last < first) throw std::invalid_argument(fmt::format("--lcores {}: {} is a range backwards", list, item));
+    const unsigned last =
+        dash == std::string_view::npos ? first : parse_cpu(item.substr(dash + 1), list);
+    if (last < first)
+      throw std::invalid_argument(fmt::format("--lcores {}: {} is a range backwards", list, item));
     for (unsigned cpu = first; cpu <= last; ++cpu) {
       if (std::find(usable.begin(), usable.end(), cpu) == usable.end())
         throw std::invalid_argument(
-            fmt::format("--lcores {}: CPU {} is not here; this process may use {}", list, cpu, join_numbers(usable)));
+            fmt::format("--lcores {}: CPU {} is not here; this process may use {}", list, cpu,
+                        join_numbers(usable)));
       if (std::find(cpus.begin(), cpus.end(), cpu) != cpus.end())
         throw std::invalid_argument(fmt::format("--lcores {}: CPU {} is named twice", list, cpu));
       cpus.push_back(cpu);
@@ -134,13 +150,15 @@ bool has_free_hugepages(unsigned memory_mb) {
     const auto dash = name.find('-');
     if (dash == std::string::npos) continue;
     std::from_chars(name.data() + dash + 1, name.data() + name.size(), page_kb);
-    if (read_number(entry.path() / "free_hugepages") * page_kb >= std::size_t{memory_mb} * 1024) return true;
+    if (read_number(entry.path() / "free_hugepages") * page_kb >= std::size_t{memory_mb} * 1024)
+      return true;
   }
   return false;
 }
 
 Eal::Eal(const EalSettings& settings) {
-  const bool hugepages = !settings.no_huge && !names_no_huge(settings.extra) && has_free_hugepages(settings.memory_mb);
+  const bool hugepages =
+      !settings.no_huge && !names_no_huge(settings.extra) && has_free_hugepages(settings.memory_mb);
   std::vector<std::string> arguments = arguments_of(settings, hugepages);
   std::vector<char*> argv;
   for (auto& argument : arguments) argv.push_back(argument.data());
@@ -149,10 +167,12 @@ Eal::Eal(const EalSettings& settings) {
   if (rte_eal_init(static_cast<int>(arguments.size()), argv.data()) < 0) {
     const std::string text = fmt::format("EAL does not start: {}", rte_strerror(rte_errno));
     if (hugepages) throw HugepagesUnusable(text);
-    throw std::runtime_error(settings.extra.empty() ? text : text + "; check the arguments behind --");
+    throw std::runtime_error(settings.extra.empty() ? text
+                                                    : text + "; check the arguments behind --");
   }
   uses_hugepages_ = rte_eal_has_hugepages() != 0;
-  // EAL makes it always and removes it never. It is empty (nothing is shared) and not needed again; a crash leaves none.
+  // EAL makes it always and removes it never. It is empty (nothing is shared) and not needed again;
+  // a crash leaves none.
   rmdir(rte_eal_get_runtime_dir());
 }
 
@@ -166,7 +186,9 @@ unsigned Eal::buffers_that_fit(unsigned memory_mb) noexcept {
 
 void Eal::launch(unsigned index, int (*function)(void*), void* argument) {
   const int result = rte_eal_remote_launch(function, argument, index + 1);
-  if (result != 0) throw std::runtime_error(fmt::format("worker {} does not start: {}", index, rte_strerror(-result)));
+  if (result != 0)
+    throw std::runtime_error(
+        fmt::format("worker {} does not start: {}", index, rte_strerror(-result)));
 }
 
 void Eal::join() noexcept { rte_eal_mp_wait_lcore(); }

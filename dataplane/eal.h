@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// DPDK's environment, set up by itself: hugepages when they are free, else without; no device is probed until a
-// port asks for one; one EAL lcore pinned to each worker's CPU, and a main lcore (the management thread) that
-// floats over all CPUs the process may use.
+// DPDK's environment, set up by itself: hugepages when they are free, else without; no device is
+// probed until a port asks for one; one EAL lcore pinned to each worker's CPU, and a main lcore
+// (the management thread) that floats over all CPUs the process may use.
 #pragma once
 
 #include <stdexcept>
@@ -11,23 +11,24 @@
 namespace vx {
 
 struct EalSettings {
-  std::vector<unsigned> cpus;       // one worker on each
+  std::vector<unsigned> cpus;  // one worker on each
   bool no_huge = false;
-  unsigned memory_mb = 0;           // what packet buffers and rings get
+  unsigned memory_mb = 0;  // what packet buffers and rings get
   std::string file_prefix;
-  std::vector<std::string> extra;   // the operator's own EAL arguments; the last word is theirs
+  std::vector<std::string> extra;  // the operator's own EAL arguments; the last word is theirs
 };
 
 // CPUs this process may run on, ascending.
 [[nodiscard]] std::vector<unsigned> usable_cpus();
-// "1", "1,2", "1-3,5" to CPU numbers. Throws std::invalid_argument with one line: bad syntax, a CPU twice, or one
-// that is not among `usable`.
-[[nodiscard]] std::vector<unsigned> parse_cpu_list(const std::string& list, const std::vector<unsigned>& usable);
+// "1", "1,2", "1-3,5" to CPU numbers. Throws std::invalid_argument with one line: bad syntax, a CPU
+// twice, or one that is not among `usable`.
+[[nodiscard]] std::vector<unsigned> parse_cpu_list(const std::string& list,
+                                                   const std::vector<unsigned>& usable);
 // Whether at least `memory_mb` of hugepages of one size are free (reads /sys/kernel/mm/hugepages).
 [[nodiscard]] bool has_free_hugepages(unsigned memory_mb);
 
-// Hugepages looked free but EAL could not use them. EAL cannot be initialised twice in a process: the caller
-// starts over in a new image with no_huge.
+// Hugepages looked free but EAL could not use them. EAL cannot be initialised twice in a process:
+// the caller starts over in a new image with no_huge.
 struct HugepagesUnusable : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -44,7 +45,8 @@ class Eal {
   [[nodiscard]] bool uses_hugepages() const noexcept { return uses_hugepages_; }
   // Packet buffers that fit `memory_mb`, with room left for rings and devices.
   [[nodiscard]] static unsigned buffers_that_fit(unsigned memory_mb) noexcept;
-  // Runs `function(argument)` on the thread of worker `index` (position in EalSettings::cpus). Throws std::runtime_error.
+  // Runs `function(argument)` on the thread of worker `index` (position in EalSettings::cpus).
+  // Throws std::runtime_error.
   void launch(unsigned index, int (*function)(void*), void* argument);
   // Waits until all launched functions have returned.
   void join() noexcept;

@@ -12,16 +12,20 @@ std::vector<HeldSockets::Key> HeldSockets::wanted(const SwitchModel& model) {
   std::vector<Key> keys;
   const auto& underlay = model.underlay;
   // With an address of our own the kernel has none to bind to.
-  if (underlay.hold_port == 0 || underlay.own_address != 0 || model.underlay_port() == nullptr) return keys;
+  if (underlay.hold_port == 0 || underlay.own_address != 0 || model.underlay_port() == nullptr)
+    return keys;
   for (const auto& overlay : model.overlays)
     if (overlay && !overlay->config.local.is_unspecified())
-      keys.push_back({overlay->config.local, overlay->config.udp_port, underlay.vlan, underlay.mac});
+      keys.push_back(
+          {overlay->config.local, overlay->config.udp_port, underlay.vlan, underlay.mac});
   return keys;
 }
 
 void HeldSockets::drop_unwanted(const SwitchModel& model) {
   const auto keys = wanted(model);
-  std::erase_if(slots_, [&keys](const auto& slot) { return std::find(keys.begin(), keys.end(), slot.first) == keys.end(); });
+  std::erase_if(slots_, [&keys](const auto& slot) {
+    return std::find(keys.begin(), keys.end(), slot.first) == keys.end();
+  });
 }
 
 bool HeldSockets::open_wanted(const SwitchModel& model, std::int64_t now_ms) {
@@ -41,7 +45,8 @@ bool HeldSockets::open_wanted(const SwitchModel& model, std::int64_t now_ms) {
       if (!slot.refusal.empty()) log_info("UDP port {} is free now: held", key.udp_port);
       reason.clear();
     } else if (reason != slot.refusal) {
-      log_warning("UDP port {} is not held: {}; outer fragments to it go to its holder", key.udp_port, reason);
+      log_warning("UDP port {} is not held: {}; outer fragments to it go to its holder",
+                  key.udp_port, reason);
     }
     slot.refusal = reason;
   }

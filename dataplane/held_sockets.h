@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel UDP sockets on our VTEP addresses and ports (design section 3, Fragments): which there should be, which
-// there are, and when a refused one is tried again.
+// The kernel UDP sockets on our VTEP addresses and ports (design section 3, Fragments): which there
+// should be, which there are, and when a refused one is tried again.
 //
 // Threads: management thread. Time is a parameter: milliseconds of any steady clock.
 #pragma once
@@ -16,18 +16,19 @@
 
 namespace vx {
 
-using HeldSocketFactory = std::function<std::shared_ptr<Port>(const IpAddress& local, std::uint16_t udp_port,
-                                                              std::uint16_t vlan, const MacAddress& mac,
-                                                              std::string& reason)>;
+using HeldSocketFactory = std::function<std::shared_ptr<Port>(
+    const IpAddress& local, std::uint16_t udp_port, std::uint16_t vlan, const MacAddress& mac,
+    std::string& reason)>;
 
 class HeldSockets {
  public:
   explicit HeldSockets(HeldSocketFactory factory) : factory_(std::move(factory)) {}
 
-  // Lets go of what `model` no longer wants; the caller then publishes a state without them, and only after
-  // quiescence opens others (the same address may be among them).
+  // Lets go of what `model` no longer wants; the caller then publishes a state without them, and
+  // only after quiescence opens others (the same address may be among them).
   void drop_unwanted(const SwitchModel& model);
-  // Opens what is wanted and not there, unless it was refused less than kRetryMs ago. True: something was opened.
+  // Opens what is wanted and not there, unless it was refused less than kRetryMs ago. True:
+  // something was opened.
   bool open_wanted(const SwitchModel& model, std::int64_t now_ms);
   [[nodiscard]] std::vector<std::shared_ptr<Port>> ports() const;
 
@@ -43,7 +44,7 @@ class HeldSockets {
   };
   struct Slot {
     std::shared_ptr<Port> port;
-    std::string refusal;            // logged once per text
+    std::string refusal;  // logged once per text
     std::int64_t retry_at_ms = 0;
   };
   [[nodiscard]] static std::vector<Key> wanted(const SwitchModel& model);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Learn events of one drain of the workers' queues, each source once: several workers, and a worker before its own
-// memory of what it told is warm, report the same MAC many times. The last report of a MAC wins: it is where it is now.
+// Learn events of one drain of the workers' queues, each source once: several workers, and a worker
+// before its own memory of what it told is warm, report the same MAC many times. The last report of
+// a MAC wins: it is where it is now.
 #pragma once
 
 #include <array>
@@ -29,7 +30,7 @@ class LearnBatch {
  private:
   static constexpr std::size_t kSlots = 8192;  // four times kCapacity: short probes
   std::vector<protocol::LearnEvent> events_;
-  std::vector<std::uint16_t> slots_;           // index in events_ + 1, 0: free
+  std::vector<std::uint16_t> slots_;  // index in events_ + 1, 0: free
 };
 
 }  // namespace vx

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One line to stderr with journald's level prefix (sd-daemon(3)). For the management thread; workers never log.
+// One line to stderr with journald's level prefix (sd-daemon(3)). For the management thread;
+// workers never log.
 #pragma once
 
 #include <fmt/format.h>
@@ -13,7 +14,8 @@ namespace vx {
 
 enum class LogLevel : int { kError = 3, kWarning = 4, kInfo = 6 };
 
-// Writes `text` in one system call, so that lines of several threads do not mix; line ends in it become spaces.
+// Writes `text` in one system call, so that lines of several threads do not mix; line ends in it
+// become spaces.
 inline void log_line(LogLevel level, std::string_view text) noexcept {
   try {
     std::string line = fmt::format("<{}>", static_cast<int>(level));

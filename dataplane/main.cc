@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// vxplane-dataplane: puts the parts together, runs the management thread until a signal, takes them apart.
+// vxplane-dataplane: puts the parts together, runs the management thread until a signal, takes them
+// apart.
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -28,14 +29,17 @@
 namespace vx {
 namespace {
 
-constexpr std::uint32_t kLearnEventsPerSecond = 250'000;  // a worker; a flood of random MACs must leave the CPU to others
+constexpr std::uint32_t kLearnEventsPerSecond =
+    250'000;  // a worker; a flood of random MACs must leave the CPU to others
 
-// SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is made, so that all inherit the mask.
+// SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is made, so that all inherit the
+// mask.
 FileDescriptor stop_signals() {
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
-  if (sigprocmask(SIG_BLOCK, &set, nullptr) != 0) throw std::system_error(errno, std::generic_category(), "sigprocmask");
+  if (sigprocmask(SIG_BLOCK, &set, nullptr) != 0)
+    throw std::system_error(errno, std::generic_category(), "sigprocmask");
   FileDescriptor fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) throw std::system_error(errno, std::generic_category(), "signalfd");
   return fd;
@@ -49,7 +53,8 @@ int run_worker(void* worker) {
 // Starts the workers' threads and, whatever happens, stops and joins them.
 class RunningWorkers {
  public:
-  RunningWorkers(Eal& eal, const std::vector<std::unique_ptr<Worker>>& workers) : eal_(eal), workers_(workers) {
+  RunningWorkers(Eal& eal, const std::vector<std::unique_ptr<Worker>>& workers)
+      : eal_(eal), workers_(workers) {
     for (unsigned i = 0; i < workers_.size(); ++i) eal_.launch(i, run_worker, workers_[i].get());
   }
   ~RunningWorkers() {
@@ -74,7 +79,8 @@ protocol::HelloReply hello_of(const Options& options, const Eal& eal) {
   return hello;
 }
 
-std::vector<std::unique_ptr<Worker>> make_workers(const Options& options, int events_fd, BufferPool& pool) {
+std::vector<std::unique_ptr<Worker>> make_workers(const Options& options, int events_fd,
+                                                  BufferPool& pool) {
   std::vector<std::unique_ptr<Worker>> workers;
   for (const unsigned cpu : options.cpus) {
     WorkerConfig config;
@@ -98,9 +104,12 @@ std::unique_ptr<BufferPool> make_pool(const Eal& eal, unsigned buffers) {
 
 BackEnds make_back_ends(const PortContext& context) {
   BackEnds back_ends;
-  back_ends.make_port = [context](const protocol::PortConfig& config) { return make_port(config, context); };
-  back_ends.make_held_socket = [pool = context.pool](const IpAddress& local, std::uint16_t udp_port, std::uint16_t vlan,
-                                                     const MacAddress& mac, std::string& reason) {
+  back_ends.make_port = [context](const protocol::PortConfig& config) {
+    return make_port(config, context);
+  };
+  back_ends.make_held_socket = [pool = context.pool](const IpAddress& local, std::uint16_t udp_port,
+                                                     std::uint16_t vlan, const MacAddress& mac,
+                                                     std::string& reason) {
     return make_held_socket(local, udp_port, vlan, mac, *pool, reason);
   };
   back_ends.set_mtu = netdev::set_mtu;
@@ -111,7 +120,8 @@ void run(const Options& options) {
   const FileDescriptor stop = stop_signals();
   RunDir run_dir(options.run_dir);
   const std::string token = run_dir.token();
-  Eal eal({options.cpus, options.no_huge, options.memory_mb, "vxplane-" + token, options.eal_arguments});
+  Eal eal({options.cpus, options.no_huge, options.memory_mb, "vxplane-" + token,
+           options.eal_arguments});
   const unsigned buffers = Eal::buffers_that_fit(options.memory_mb);
   const auto pool = make_pool(eal, buffers);
   const FileDescriptor events(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -127,9 +137,11 @@ void run(const Options& options) {
   context.bpf_directory = find_bpf_directory();
   Switchboard switchboard(worker_pointers, make_back_ends(context));
   const RunningWorkers running(eal, workers);  // stopped before what they read is freed
-  Server server(run_dir.listen_on_socket(), {events.get(), stop.get()}, switchboard, hello_of(options, eal));
-  log_info("vxplane-dataplane {}: {} worker(s) on CPU {}, {} buffers, {}, {}/{}", VXPLANE_VERSION, workers.size(),
-           fmt::join(options.cpus, ","), buffers, eal.uses_hugepages() ? "hugepages" : "no hugepages", run_dir.path(),
+  Server server(run_dir.listen_on_socket(), {events.get(), stop.get()}, switchboard,
+                hello_of(options, eal));
+  log_info("vxplane-dataplane {}: {} worker(s) on CPU {}, {} buffers, {}, {}/{}", VXPLANE_VERSION,
+           workers.size(), fmt::join(options.cpus, ","), buffers,
+           eal.uses_hugepages() ? "hugepages" : "no hugepages", run_dir.path(),
            protocol::kSocketName);
   server.run();
   log_info("stopping");
@@ -154,7 +166,9 @@ int main(int argc, char** argv) {
   try {
     const vx::Options options = vx::parse_options(argc, argv);
     if (options.show_help || options.show_version) {
-      std::fputs(options.show_help ? vx::help_text().c_str() : "vxplane-dataplane " VXPLANE_VERSION "\n", stdout);
+      std::fputs(
+          options.show_help ? vx::help_text().c_str() : "vxplane-dataplane " VXPLANE_VERSION "\n",
+          stdout);
       return 0;
     }
     try {

@@ -16,7 +16,8 @@ namespace vx::protocol {
 
 class MessageBuilder {
  public:
-  MessageBuilder(MessageType type, std::uint32_t sequence, std::int32_t status = 0) : bytes_(sizeof(MessageHeader)) {
+  MessageBuilder(MessageType type, std::uint32_t sequence, std::int32_t status = 0)
+      : bytes_(sizeof(MessageHeader)) {
     header_.type = type;
     header_.sequence = sequence;
     header_.status = status;
@@ -25,7 +26,8 @@ class MessageBuilder {
   template <typename Record>
   bool append(const Record& record) {
     static_assert(is_record_v<Record>);
-    if (bytes_.size() + sizeof record > kMaxMessageBytes || header_.count == UINT16_MAX) return false;
+    if (bytes_.size() + sizeof record > kMaxMessageBytes || header_.count == UINT16_MAX)
+      return false;
     const auto* begin = reinterpret_cast<const std::byte*>(&record);
     bytes_.insert(bytes_.end(), begin, begin + sizeof record);
     ++header_.count;
@@ -43,19 +45,22 @@ class MessageBuilder {
   std::vector<std::byte> bytes_;
 };
 
-// All records of a message of one type; empty when header.count does not fit the message's length exactly.
+// All records of a message of one type; empty when header.count does not fit the message's length
+// exactly.
 template <typename Record>
 [[nodiscard]] std::optional<std::vector<Record>> read_records(std::span<const std::byte> message) {
   const auto header = read_header(message);
-  if (!header || message.size() - sizeof *header != header->count * sizeof(Record)) return std::nullopt;
+  if (!header || message.size() - sizeof *header != header->count * sizeof(Record))
+    return std::nullopt;
   std::vector<Record> records(header->count);
   if (!records.empty())
-    std::memcpy(static_cast<void*>(records.data()), message.data() + sizeof *header, records.size() * sizeof(Record));
+    std::memcpy(static_cast<void*>(records.data()), message.data() + sizeof *header,
+                records.size() * sizeof(Record));
   return records;
 }
 
-[[nodiscard]] inline std::vector<std::byte> error_reply(MessageType type, std::uint32_t sequence, int code,
-                                                        std::string_view text) {
+[[nodiscard]] inline std::vector<std::byte> error_reply(MessageType type, std::uint32_t sequence,
+                                                        int code, std::string_view text) {
   MessageBuilder reply(type, sequence, code);
   ErrorText error;
   set_text(error.text, text);

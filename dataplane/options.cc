@@ -20,27 +20,29 @@ constexpr unsigned kMostMemoryMb = 65536;
 
 po::options_description description() {
   po::options_description options("Options");
-  options.add_options()
-      ("run-dir", po::value<std::string>()->value_name("D")->default_value("/run/vxplane"), "directory of dataplane.sock")
-      ("lcores", po::value<std::string>()->value_name("LIST"),
-       "CPUs of the workers, one worker each: 1 or 1,2 or 1-3 (default: the last CPU the process may use)")
-      ("poll", po::value<std::string>()->value_name("MODE")->default_value("adaptive"),
-       "busy: never sleep; adaptive: sleep when idle")
-      ("no-huge", po::bool_switch(), "do without hugepages even when there are free ones")
-      ("memory", po::value<std::string>()->value_name("MB")->default_value("192"),
-       "packet memory; each AF_XDP queue takes 4096 buffers, that is 11 MB")
-      ("help", po::bool_switch(), "this text")
-      ("version", po::bool_switch(), "version");
+  options.add_options()("run-dir",
+                        po::value<std::string>()->value_name("D")->default_value("/run/vxplane"),
+                        "directory of dataplane.sock")(
+      "lcores", po::value<std::string>()->value_name("LIST"),
+      "CPUs of the workers, one worker each: 1 or 1,2 or 1-3 (default: the last CPU the process "
+      "may use)")("poll", po::value<std::string>()->value_name("MODE")->default_value("adaptive"),
+                  "busy: never sleep; adaptive: sleep when idle")(
+      "no-huge", po::bool_switch(), "do without hugepages even when there are free ones")(
+      "memory", po::value<std::string>()->value_name("MB")->default_value("192"),
+      "packet memory; each AF_XDP queue takes 4096 buffers, that is 11 MB")(
+      "help", po::bool_switch(), "this text")("version", po::bool_switch(), "version");
   return options;
 }
 
 unsigned parse_memory(const std::string& text) {
   unsigned megabytes = 0;
-  const bool is_number = !text.empty() && text.size() <= 6 &&
-                         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const bool is_number =
+      !text.empty() && text.size() <= 6 &&
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (is_number) megabytes = static_cast<unsigned>(std::stoul(text));
   if (megabytes < kLeastMemoryMb || megabytes > kMostMemoryMb)
-    throw UsageError(fmt::format("--memory {}: expected {} to {} (MB)", text, kLeastMemoryMb, kMostMemoryMb));
+    throw UsageError(
+        fmt::format("--memory {}: expected {} to {} (MB)", text, kLeastMemoryMb, kMostMemoryMb));
   return megabytes;
 }
 
@@ -54,15 +56,18 @@ PollMode parse_poll(const std::string& text) {
 
 std::string help_text() {
   std::ostringstream text;
-  text << "Usage: vxplane-dataplane [--run-dir D] [--lcores LIST] [--poll busy|adaptive] [--no-huge] [--memory MB] [-- EAL...]\n"
-          "Forwards frames as vxplane-control tells it to, in the foreground, until SIGTERM. What follows -- goes to DPDK's EAL.\n\n"
+  text << "Usage: vxplane-dataplane [--run-dir D] [--lcores LIST] [--poll busy|adaptive] "
+          "[--no-huge] [--memory MB] [-- EAL...]\n"
+          "Forwards frames as vxplane-control tells it to, in the foreground, until SIGTERM. What "
+          "follows -- goes to DPDK's EAL.\n\n"
        << description();
   return text.str();
 }
 
 Options parse_options(int argc, const char* const* argv) {
   const char* const* end = argv + argc;
-  const char* const* dashes = std::find_if(argv, end, [](const char* word) { return std::strcmp(word, "--") == 0; });
+  const char* const* dashes =
+      std::find_if(argv, end, [](const char* word) { return std::strcmp(word, "--") == 0; });
   Options options;
   if (dashes != end) options.eal_arguments.assign(dashes + 1, end);
   const std::vector<std::string> words(argc > 0 ? argv + 1 : argv, dashes);
@@ -70,7 +75,9 @@ Options parse_options(int argc, const char* const* argv) {
   try {
     // No guessing: an abbreviation that works today is an ambiguity tomorrow.
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::store(po::command_line_parser(words).options(description()).positional({}).style(style).run(), values);
+    po::store(
+        po::command_line_parser(words).options(description()).positional({}).style(style).run(),
+        values);
   } catch (const po::error& error) {
     throw UsageError(error.what());
   }
@@ -83,8 +90,9 @@ Options parse_options(int argc, const char* const* argv) {
   options.memory_mb = parse_memory(values["memory"].as<std::string>());
   const auto usable = usable_cpus();
   try {
-    options.cpus = values.count("lcores") != 0 ? parse_cpu_list(values["lcores"].as<std::string>(), usable)
-                                               : std::vector{usable.back()};
+    options.cpus = values.count("lcores") != 0
+                       ? parse_cpu_list(values["lcores"].as<std::string>(), usable)
+                       : std::vector{usable.back()};
   } catch (const std::invalid_argument& error) {
     throw UsageError(error.what());
   }

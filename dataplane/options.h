@@ -12,7 +12,7 @@ namespace vx {
 
 struct Options {
   std::string run_dir = "/run/vxplane";
-  std::vector<unsigned> cpus;       // one worker each
+  std::vector<unsigned> cpus;  // one worker each
   PollMode poll = PollMode::kAdaptive;
   bool no_huge = false;
   unsigned memory_mb = 192;

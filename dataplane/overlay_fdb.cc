@@ -8,13 +8,18 @@
 namespace vx {
 namespace {
 
-constexpr std::size_t kIdleSlice = 1024;      // buckets a slice: a million entries' table within a minute
+constexpr std::size_t kIdleSlice =
+    1024;  // buckets a slice: a million entries' table within a minute
 constexpr std::size_t kReclaimSlice = 32768;  // 2 MiB of table, well under a millisecond
 constexpr std::size_t kDumpChunk = 256;
-constexpr std::size_t kDumpLooksAt = 65536;   // entries one request may look at: the management thread stays responsive
-constexpr std::uint16_t kOldest = std::numeric_limits<std::int16_t>::max();  // times compare over half the circle
+constexpr std::size_t kDumpLooksAt =
+    65536;  // entries one request may look at: the management thread stays responsive
+constexpr std::uint16_t kOldest =
+    std::numeric_limits<std::int16_t>::max();  // times compare over half the circle
 
-std::uint16_t time_of_age(std::uint16_t now, std::uint16_t age) { return static_cast<std::uint16_t>(now - std::min(age, kOldest)); }
+std::uint16_t time_of_age(std::uint16_t now, std::uint16_t age) {
+  return static_cast<std::uint16_t>(now - std::min(age, kOldest));
+}
 
 // A worker's second may be ahead of ours by one: then the age is 0.
 std::uint16_t age_of_time(std::uint16_t now, std::uint16_t then) {
@@ -40,15 +45,18 @@ FdbResult OverlayFdb::put(const protocol::FdbRecord& record, std::uint16_t now) 
     result = store();
   }
   if (result != FdbResult::kFull) {
-    if ((flags & FdbValue::kStatic) != 0) statics_.insert_or_assign(record.key, location);
-    else statics_.erase(record.key);
+    if ((flags & FdbValue::kStatic) != 0)
+      statics_.insert_or_assign(record.key, location);
+    else
+      statics_.erase(record.key);
   }
   return result;
 }
 
 FdbResult OverlayFdb::remove(const protocol::FdbDelete& request, std::uint16_t now) {
   if (request.only_if_idle != 0) {
-    // Idle for exactly idle_s is idle, as dump() has it; remove_if_idle() wants the first second that is not.
+    // Idle for exactly idle_s is idle, as dump() has it; remove_if_idle() wants the first second
+    // that is not.
     const auto idle = std::min(request.idle_s, kOldest);
     return table_->remove_if_idle(request.key, static_cast<std::uint16_t>(now - idle + 1));
   }
@@ -78,21 +86,28 @@ void OverlayFdb::forget(Location location) {
   flush(location);
 }
 
-std::uint64_t OverlayFdb::dump(const protocol::FdbDumpRequest& request, std::uint16_t now, std::size_t room,
-                               std::vector<protocol::FdbRecord>& out) const {
+std::uint64_t OverlayFdb::dump(const protocol::FdbDumpRequest& request, std::uint16_t now,
+                               std::size_t room, std::vector<protocol::FdbRecord>& out) const {
   std::array<Fdb::Entry, kDumpChunk> chunk;
   auto cursor = static_cast<std::size_t>(request.cursor);
   std::size_t looked_at = 0;
   const std::size_t limit = out.size() + room;
   while (limit - out.size() >= 4 && looked_at < kDumpLooksAt) {
-    const std::size_t found = table_->dump(cursor, chunk.data(), std::min(chunk.size(), limit - out.size()));
+    const std::size_t found =
+        table_->dump(cursor, chunk.data(), std::min(chunk.size(), limit - out.size()));
     looked_at += found;
     for (std::size_t i = 0; i < found; ++i) {
       const FdbValue value = chunk[i].value;
       const auto age = age_of_time(now, value.updated());
       if (age < std::min(request.idle_s, kOldest)) continue;
-      out.push_back({chunk[i].key, request.overlay, value.location().raw(), value.flags(), 0, age,
-                     age_of_time(now, value.used()), {}});
+      out.push_back({chunk[i].key,
+                     request.overlay,
+                     value.location().raw(),
+                     value.flags(),
+                     0,
+                     age,
+                     age_of_time(now, value.used()),
+                     {}});
     }
     if (cursor == 0) break;
   }

@@ -21,8 +21,9 @@ void add(PortCounters& sum, const PortCounters& other) {
 // Not below zero: a worker that did not answer is missing in `a`.
 PortCounters difference(const PortCounters& a, const PortCounters& b) {
   const auto less = [](std::uint64_t x, std::uint64_t y) { return x > y ? x - y : 0; };
-  return {less(a.rx_packets, b.rx_packets), less(a.rx_bytes, b.rx_bytes),     less(a.tx_packets, b.tx_packets),
-          less(a.tx_bytes, b.tx_bytes),     less(a.rx_dropped, b.rx_dropped), less(a.tx_dropped, b.tx_dropped)};
+  return {less(a.rx_packets, b.rx_packets), less(a.rx_bytes, b.rx_bytes),
+          less(a.tx_packets, b.tx_packets), less(a.tx_bytes, b.tx_bytes),
+          less(a.rx_dropped, b.rx_dropped), less(a.tx_dropped, b.tx_dropped)};
 }
 
 void add(WorkerCounters& sum, const WorkerCounters& other) {
@@ -67,7 +68,8 @@ void add_exits(Exits& sum, const PortEntry& entry) {
 
 bool has_counted(const protocol::PortStats& stats) {
   const PortCounters& c = stats.counters;
-  return (c.rx_packets | c.tx_packets | c.rx_dropped | c.tx_dropped | stats.rx_missed | stats.tx_errors) != 0;
+  return (c.rx_packets | c.tx_packets | c.rx_dropped | c.tx_dropped | stats.rx_missed |
+          stats.tx_errors) != 0;
 }
 
 }  // namespace
@@ -83,7 +85,8 @@ SwitchStats PortStatsKeeper::collect(std::span<Worker* const> workers,
       continue;
     }
     add(sum, *snapshot);
-    stats.workers.push_back({worker->config().lcore, 0, snapshot->polls, snapshot->busy_polls, snapshot->packets});
+    stats.workers.push_back(
+        {worker->config().lcore, 0, snapshot->polls, snapshot->busy_polls, snapshot->packets});
   }
   fill(stats.reply, sum);
   protocol::PortStats removed;
@@ -96,7 +99,8 @@ SwitchStats PortStatsKeeper::collect(std::span<Worker* const> workers,
   for (const auto& entry : ports) {
     if (!entry) continue;
     const auto lost = entry->made.port->lost();
-    stats.ports.push_back({entry->config.name, difference(sum.ports[entry->index], removed_[entry->index]),
+    stats.ports.push_back({entry->config.name,
+                           difference(sum.ports[entry->index], removed_[entry->index]),
                            lost.rx_missed, lost.tx_errors});
     add_exits(stats.reply.xdp, *entry);
   }
@@ -109,8 +113,10 @@ void PortStatsKeeper::retire(std::span<Worker* const> workers, const PortEntry& 
   bool complete = true;
   for (Worker* worker : workers) {
     const auto snapshot = worker->snapshot(kSnapshotTimeout);
-    if (snapshot) add(counted, snapshot->ports[entry.index]);
-    else complete = false;
+    if (snapshot)
+      add(counted, snapshot->ports[entry.index]);
+    else
+      complete = false;
   }
   // Without an answer the next user of the index inherits the figures: sums stay right.
   if (complete) removed_[entry.index] = counted;

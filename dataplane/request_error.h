@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A request that cannot be done: an errno for the reply's status and one line for its ErrorText. Thrown on the
-// management thread by set-up operations, caught once in request_handler.cc.
+// A request that cannot be done: an errno for the reply's status and one line for its ErrorText.
+// Thrown on the management thread by set-up operations, caught once in request_handler.cc.
 #pragma once
 
 #include <stdexcept>

@@ -21,17 +21,22 @@ using protocol::MessageType;
 // One request on its way: the message, what is known of it, and the reply under construction.
 class Request {
  public:
-  Request(std::span<const std::byte> message, const protocol::MessageHeader& header, Switchboard& switchboard,
-          const RequestHandler::Times& times)
-      : message_(message), header_(header), switchboard_(switchboard), times_(times), reply_(header.type, header.sequence) {}
+  Request(std::span<const std::byte> message, const protocol::MessageHeader& header,
+          Switchboard& switchboard, const RequestHandler::Times& times)
+      : message_(message),
+        header_(header),
+        switchboard_(switchboard),
+        times_(times),
+        reply_(header.type, header.sequence) {}
 
   void dispatch(const protocol::HelloReply& hello, bool& subscribes);
   [[nodiscard]] std::vector<std::byte> take_reply() { return reply_.take(); }
 
  private:
   [[noreturn]] void malformed() const {
-    throw RequestError(EPROTO, fmt::format("request {}: {} records do not fit {} bytes", static_cast<unsigned>(header_.type),
-                                           header_.count, message_.size()));
+    throw RequestError(
+        EPROTO, fmt::format("request {}: {} records do not fit {} bytes",
+                            static_cast<unsigned>(header_.type), header_.count, message_.size()));
   }
   template <typename Record>
   [[nodiscard]] std::vector<Record> records() const {
@@ -96,20 +101,24 @@ void Request::overlay_dump() {
 void Request::vtep_dump() {
   protocol::VtepRef from;
   from.index = 0;
-  if (message_.size() == sizeof header_ + sizeof(protocol::VtepRef)) from = record<protocol::VtepRef>();
-  else from.overlay = record<protocol::OverlayRef>().index;
+  if (message_.size() == sizeof header_ + sizeof(protocol::VtepRef))
+    from = record<protocol::VtepRef>();
+  else
+    from.overlay = record<protocol::OverlayRef>().index;
   for (const auto& config : switchboard_.vteps(from.overlay))
     if (config.index >= from.index && !reply_.append(config)) return;
 }
 
 void Request::fdb_delete() {
   for (const auto& request : records<protocol::FdbDelete>())
-    reply_.append(protocol::FdbDeleteReply{static_cast<std::uint8_t>(switchboard_.delete_fdb(request, times_.now_s))});
+    reply_.append(protocol::FdbDeleteReply{
+        static_cast<std::uint8_t>(switchboard_.delete_fdb(request, times_.now_s))});
 }
 
 void Request::fdb_dump() {
   const auto request = record<protocol::FdbDumpRequest>();
-  const std::size_t room = (reply_.room() - sizeof(protocol::FdbDumpReply)) / sizeof(protocol::FdbRecord);
+  const std::size_t room =
+      (reply_.room() - sizeof(protocol::FdbDumpReply)) / sizeof(protocol::FdbRecord);
   std::vector<protocol::FdbRecord> found;
   found.reserve(room);
   protocol::FdbDumpReply summary;
@@ -124,9 +133,11 @@ void Request::stats() {
   auto stats = switchboard_.stats();
   stats.reply.learn_events_lost += times_.learn_events_lost;
   stats.reply.punts_lost += times_.punts_lost;
-  const std::size_t room = reply_.room() - sizeof stats.reply - stats.workers.size() * sizeof(protocol::WorkerStats);
+  const std::size_t room =
+      reply_.room() - sizeof stats.reply - stats.workers.size() * sizeof(protocol::WorkerStats);
   const std::size_t begin = std::min(from, stats.ports.size());
-  const std::size_t count = std::min(stats.ports.size() - begin, room / sizeof(protocol::PortStats));
+  const std::size_t count =
+      std::min(stats.ports.size() - begin, room / sizeof(protocol::PortStats));
   stats.reply.ports = static_cast<std::uint32_t>(count);
   stats.reply.workers = static_cast<std::uint32_t>(stats.workers.size());
   reply_.append(stats.reply);
@@ -136,21 +147,33 @@ void Request::stats() {
 
 void Request::inject() {
   const auto frame = record<protocol::InjectFrame>();
-  if (frame.length > frame.bytes.size()) throw RequestError(EINVAL, "inject: the frame is longer than its place");
+  if (frame.length > frame.bytes.size())
+    throw RequestError(EINVAL, "inject: the frame is longer than its place");
   switchboard_.inject(protocol::text_of(frame.port), {frame.bytes.data(), frame.length});
 }
 
 void Request::dispatch(const protocol::HelloReply& hello_reply, bool& subscribes) {
   switch (header_.type) {
     case MessageType::kHello: return hello(hello_reply);
-    case MessageType::kPortAdd: reply_.append(switchboard_.add_port(record<protocol::PortConfig>())); return;
-    case MessageType::kPortDelete: return switchboard_.delete_port(protocol::text_of(record<protocol::PortRef>().name));
-    case MessageType::kPortSet: reply_.append(switchboard_.set_port(record<protocol::PortConfig>())); return;
+    case MessageType::kPortAdd:
+      reply_.append(switchboard_.add_port(record<protocol::PortConfig>()));
+      return;
+    case MessageType::kPortDelete:
+      return switchboard_.delete_port(protocol::text_of(record<protocol::PortRef>().name));
+    case MessageType::kPortSet:
+      reply_.append(switchboard_.set_port(record<protocol::PortConfig>()));
+      return;
     case MessageType::kPortDump: return port_dump();
-    case MessageType::kUnderlaySet: return switchboard_.set_underlay(record<protocol::UnderlayConfig>());
-    case MessageType::kUnderlayGet: no_records(); reply_.append(switchboard_.underlay()); return;
-    case MessageType::kOverlaySet: return switchboard_.set_overlay(record<protocol::OverlayConfig>());
-    case MessageType::kOverlayDelete: return switchboard_.delete_overlay(record<protocol::OverlayRef>().index);
+    case MessageType::kUnderlaySet:
+      return switchboard_.set_underlay(record<protocol::UnderlayConfig>());
+    case MessageType::kUnderlayGet:
+      no_records();
+      reply_.append(switchboard_.underlay());
+      return;
+    case MessageType::kOverlaySet:
+      return switchboard_.set_overlay(record<protocol::OverlayConfig>());
+    case MessageType::kOverlayDelete:
+      return switchboard_.delete_overlay(record<protocol::OverlayRef>().index);
     case MessageType::kOverlayDump: return overlay_dump();
     case MessageType::kVtepSet: return switchboard_.set_vteps(records<protocol::VtepConfig>());
     case MessageType::kVtepDelete: {
@@ -158,29 +181,38 @@ void Request::dispatch(const protocol::HelloReply& hello_reply, bool& subscribes
       return switchboard_.delete_vtep(vtep.overlay, vtep.index);
     }
     case MessageType::kVtepDump: return vtep_dump();
-    case MessageType::kFdbPut: reply_.append(switchboard_.put_fdb(records<protocol::FdbRecord>(), times_.now_s)); return;
+    case MessageType::kFdbPut:
+      reply_.append(switchboard_.put_fdb(records<protocol::FdbRecord>(), times_.now_s));
+      return;
     case MessageType::kFdbDelete: return fdb_delete();
     case MessageType::kFdbFlush: return switchboard_.flush_fdb(record<protocol::FdbFlush>());
     case MessageType::kFdbDump: return fdb_dump();
     case MessageType::kStatsGet: return stats();
     case MessageType::kInject: return inject();
-    case MessageType::kSubscribe: no_records(); subscribes = true; return;
+    case MessageType::kSubscribe:
+      no_records();
+      subscribes = true;
+      return;
     case MessageType::kLearnEvents:
     case MessageType::kPunt:
     case MessageType::kPortEvents: break;
   }
-  throw RequestError(EPROTO, fmt::format("request {} is not known here", static_cast<unsigned>(header_.type)));
+  throw RequestError(
+      EPROTO, fmt::format("request {} is not known here", static_cast<unsigned>(header_.type)));
 }
 
 }  // namespace
 
-RequestHandler::Reply RequestHandler::handle(std::span<const std::byte> message, const Times& times) {
+RequestHandler::Reply RequestHandler::handle(std::span<const std::byte> message,
+                                             const Times& times) {
   const auto header = protocol::read_header(message);
   if (!header)
-    return {protocol::error_reply(MessageType{}, 0, EPROTO,
-                                  fmt::format("not a message of protocol version {}: run both programs from one build",
-                                              protocol::kVersion)),
-            false};
+    return {
+        protocol::error_reply(
+            MessageType{}, 0, EPROTO,
+            fmt::format("not a message of protocol version {}: run both programs from one build",
+                        protocol::kVersion)),
+        false};
   const auto refuse = [&](int code, std::string_view text) {
     return Reply{protocol::error_reply(header->type, header->sequence, code, text), false};
   };

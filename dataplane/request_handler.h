@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One request of dataplane.sock in, one reply out: checks every length and count, asks the switchboard, encodes. No
-// socket here, so that garbage can be fed to it directly. Malformed: EPROTO; refused: the errno of RequestError.
+// One request of dataplane.sock in, one reply out: checks every length and count, asks the
+// switchboard, encodes. No socket here, so that garbage can be fed to it directly. Malformed:
+// EPROTO; refused: the errno of RequestError.
 #pragma once
 
 #include <cstddef>
@@ -16,12 +17,14 @@ namespace vx {
 class RequestHandler {
  public:
   // `hello`: what does not change while we run (instance, workers, hugepages, pid).
-  RequestHandler(Switchboard& switchboard, const protocol::HelloReply& hello) : switchboard_(switchboard), hello_(hello) {}
+  RequestHandler(Switchboard& switchboard, const protocol::HelloReply& hello)
+      : switchboard_(switchboard), hello_(hello) {}
 
   struct Times {
-    std::uint16_t now_s = 0;     // clock_seconds()
+    std::uint16_t now_s = 0;  // clock_seconds()
     std::uint64_t uptime_s = 0;
-    std::uint64_t learn_events_lost = 0;  // lost between the workers' queues and the subscriber, to be added to the stats
+    std::uint64_t learn_events_lost =
+        0;  // lost between the workers' queues and the subscriber, to be added to the stats
     std::uint64_t punts_lost = 0;
   };
   struct Reply {

@@ -21,12 +21,16 @@
 namespace vx {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 std::string absolute_path(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error) throw std::runtime_error(fmt::format("cannot make run directory {}: {}", path, error.message()));
+  if (error)
+    throw std::runtime_error(
+        fmt::format("cannot make run directory {}: {}", path, error.message()));
   const auto canonical = std::filesystem::canonical(path, error);
   if (error || !std::filesystem::is_directory(canonical))
     throw std::runtime_error(fmt::format("run directory {} is not a directory", path));
@@ -34,27 +38,32 @@ std::string absolute_path(const std::string& path) {
 }
 
 bool same_file(int fd, const std::string& path) {
-  struct stat open_file {}, named {};
-  return fstat(fd, &open_file) == 0 && stat(path.c_str(), &named) == 0 && open_file.st_ino == named.st_ino &&
-         open_file.st_dev == named.st_dev;
+  struct stat open_file {
+  }, named{};
+  return fstat(fd, &open_file) == 0 && stat(path.c_str(), &named) == 0 &&
+         open_file.st_ino == named.st_ino && open_file.st_dev == named.st_dev;
 }
 
 std::string owner_of(int fd) {
   std::array<char, 16> text{};
   const auto n = pread(fd, text.data(), text.size() - 1, 0);
-  return n > 0 ? fmt::format(" (pid {})", std::string_view(text.data(), static_cast<std::size_t>(n))) : "";
+  return n > 0
+             ? fmt::format(" (pid {})", std::string_view(text.data(), static_cast<std::size_t>(n)))
+             : "";
 }
 
-// A clean stop unlinks the lock file, so what was opened may no longer be the file others open: then again.
+// A clean stop unlinks the lock file, so what was opened may no longer be the file others open:
+// then again.
 FileDescriptor take_lock(const std::string& path, const std::string& run_dir) {
   for (;;) {
     FileDescriptor fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
     if (!fd) fail(fmt::format("cannot open {}", path));
     if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK) fail(fmt::format("cannot lock {}", path));
-      throw std::runtime_error(fmt::format(
-          "another vxplane-dataplane{} is running on {}: stop it, or give this one its own --run-dir", owner_of(fd.get()),
-          run_dir));
+      throw std::runtime_error(
+          fmt::format("another vxplane-dataplane{} is running on {}: stop it, or give this one its "
+                      "own --run-dir",
+                      owner_of(fd.get()), run_dir));
     }
     if (!same_file(fd.get(), path)) continue;
     const std::string pid = std::to_string(getpid());
@@ -78,8 +87,9 @@ RunDir::RunDir(const std::string& path) {
   lock_path_ = path_ + "/dataplane.lock";
   socket_path_ = path_ + "/" + std::string(protocol::kSocketName);
   if (socket_path_.size() >= sizeof(sockaddr_un::sun_path))
-    throw std::runtime_error(fmt::format("run directory {} is too long a path for a unix socket (at most {} bytes)", path_,
-                                         sizeof(sockaddr_un::sun_path) - protocol::kSocketName.size() - 2));
+    throw std::runtime_error(
+        fmt::format("run directory {} is too long a path for a unix socket (at most {} bytes)",
+                    path_, sizeof(sockaddr_un::sun_path) - protocol::kSocketName.size() - 2));
   lock_ = take_lock(lock_path_, path_);
 }
 
@@ -95,7 +105,8 @@ FileDescriptor RunDir::listen_on_socket() {
   FileDescriptor fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) fail("socket");
   unlink(socket_path_.c_str());  // we hold the lock: a socket here is a dead instance's
-  // umask, not chmod after the fact: there is no moment at which others may connect. Set-up: one thread.
+  // umask, not chmod after the fact: there is no moment at which others may connect. Set-up: one
+  // thread.
   const mode_t mask = umask(0177);
   const int result = bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   umask(mask);
@@ -117,8 +128,10 @@ std::string RunDir::token() const {
   std::uint64_t hash = 0xcbf29ce484222325;
   const auto mix = [&hash](std::uint8_t byte) { hash = (hash ^ byte) * 0x100000001b3; };
   for (const char c : path_) mix(static_cast<std::uint8_t>(c));
-  for (unsigned shift = 0; shift < 64; shift += 8) mix(static_cast<std::uint8_t>(directory.st_ino >> shift));
-  for (unsigned shift = 0; shift < 64; shift += 8) mix(static_cast<std::uint8_t>(directory.st_dev >> shift));
+  for (unsigned shift = 0; shift < 64; shift += 8)
+    mix(static_cast<std::uint8_t>(directory.st_ino >> shift));
+  for (unsigned shift = 0; shift < 64; shift += 8)
+    mix(static_cast<std::uint8_t>(directory.st_dev >> shift));
   return fmt::format("{:08x}", static_cast<std::uint32_t>(hash ^ hash >> 32));
 }
 

@@ -19,14 +19,16 @@ namespace {
 
 constexpr long kTickMs = 100;
 constexpr std::uint64_t kTicksPerLivenessCheck = 10;
-constexpr int kBatchIntervalMs = 1;         // a lone event goes at once, the following ones together
-constexpr unsigned kDrainBudget = 16384;    // learn events taken in one go
+constexpr int kBatchIntervalMs = 1;       // a lone event goes at once, the following ones together
+constexpr unsigned kDrainBudget = 16384;  // learn events taken in one go
 constexpr unsigned kPuntBudget = 64;
 constexpr std::size_t kMaxClients = 64;
 constexpr std::size_t kMaxUnsent = 256;
 constexpr int kSubscriberBufferBytes = 1 << 20;
 
-[[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 std::int64_t monotonic_ms() noexcept {
   timespec now{};
@@ -41,8 +43,8 @@ void read_away(int fd) noexcept {
 
 }  // namespace
 
-Server::Server(FileDescriptor listener, const ServerDescriptors& descriptors, Switchboard& switchboard,
-               const protocol::HelloReply& hello)
+Server::Server(FileDescriptor listener, const ServerDescriptors& descriptors,
+               Switchboard& switchboard, const protocol::HelloReply& hello)
     : switchboard_(switchboard),
       handler_(switchboard, hello),
       descriptors_(descriptors),
@@ -55,7 +57,8 @@ Server::Server(FileDescriptor listener, const ServerDescriptors& descriptors, Sw
   const timespec interval{kTickMs / 1000, kTickMs % 1000 * 1'000'000};
   const itimerspec spec{interval, interval};
   if (timerfd_settime(timer_.get(), 0, &spec, nullptr) != 0) fail("timerfd_settime");
-  for (const int fd : {listener_.get(), timer_.get(), descriptors_.events, descriptors_.stop}) watch(fd, EPOLLIN, EPOLL_CTL_ADD);
+  for (const int fd : {listener_.get(), timer_.get(), descriptors_.events, descriptors_.stop})
+    watch(fd, EPOLLIN, EPOLL_CTL_ADD);
 }
 
 void Server::watch(int fd, std::uint32_t events, int operation) {
@@ -66,15 +69,19 @@ void Server::watch(int fd, std::uint32_t events, int operation) {
 }
 
 RequestHandler::Times Server::times() const {
-  return {clock_seconds(), static_cast<std::uint64_t>(monotonic_ms() - started_ms_) / 1000, learn_events_lost_, punts_lost_};
+  return {clock_seconds(), static_cast<std::uint64_t>(monotonic_ms() - started_ms_) / 1000,
+          learn_events_lost_, punts_lost_};
 }
 
 void Server::run() {
   std::array<epoll_event, 32> events;
   for (bool is_running = true; is_running;) {
-    const int count = epoll_wait(epoll_.get(), events.data(), events.size(), is_draining_ ? kBatchIntervalMs : -1);
+    const int count = epoll_wait(epoll_.get(), events.data(), events.size(),
+                                 is_draining_ ? kBatchIntervalMs : -1);
     if (count < 0 && errno != EINTR) fail("epoll_wait");
-    for (int i = 0; i < count; ++i) handle_event(events[static_cast<std::size_t>(i)].data.fd, events[static_cast<std::size_t>(i)].events, is_running);
+    for (int i = 0; i < count; ++i)
+      handle_event(events[static_cast<std::size_t>(i)].data.fd,
+                   events[static_cast<std::size_t>(i)].events, is_running);
     if (is_draining_ && count <= 0 && !drain_workers()) {
       is_draining_ = false;
       watch(descriptors_.events, EPOLLIN, EPOLL_CTL_MOD);
@@ -120,19 +127,22 @@ void Server::accept_clients() {
 
 void Server::serve(Client& client, std::uint32_t events) {
   if ((events & EPOLLOUT) != 0) flush(client);
-  if ((events & EPOLLIN) != 0 && client.unsent.empty() && !client.is_subscriber) return receive(client);
+  if ((events & EPOLLIN) != 0 && client.unsent.empty() && !client.is_subscriber)
+    return receive(client);
   if ((events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) != 0) drop_client(client.fd.get());
 }
 
 void Server::receive(Client& client) {
-  const auto got = recv(client.fd.get(), receive_buffer_.data(), receive_buffer_.size(), MSG_DONTWAIT);
+  const auto got =
+      recv(client.fd.get(), receive_buffer_.data(), receive_buffer_.size(), MSG_DONTWAIT);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got <= 0) return drop_client(client.fd.get());
   auto reply = handler_.handle({receive_buffer_.data(), static_cast<std::size_t>(got)}, times());
   if (reply.subscribes) {
     client.is_subscriber = true;
     subscribers_.push_back(client.fd.get());
-    setsockopt(client.fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSubscriberBufferBytes, sizeof kSubscriberBufferBytes);
+    setsockopt(client.fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSubscriberBufferBytes,
+               sizeof kSubscriberBufferBytes);
     update_watch(client);
   }
   send(client, std::move(reply.message), true);
@@ -141,7 +151,8 @@ void Server::receive(Client& client) {
 bool Server::send(Client& client, std::vector<std::byte> message, bool may_queue) {
   if (!client.fd) return false;
   if (client.unsent.empty()) {
-    if (::send(client.fd.get(), message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return true;
+    if (::send(client.fd.get(), message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+      return true;
     if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR) {
       drop_client(client.fd.get());
       return false;
@@ -156,7 +167,8 @@ bool Server::send(Client& client, std::vector<std::byte> message, bool may_queue
 void Server::flush(Client& client) {
   while (!client.unsent.empty()) {
     const auto& message = client.unsent.front();
-    if (::send(client.fd.get(), message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) break;
+    if (::send(client.fd.get(), message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+      break;
     client.unsent.pop_front();
   }
   update_watch(client);
@@ -164,20 +176,25 @@ void Server::flush(Client& client) {
 
 void Server::update_watch(const Client& client) {
   std::uint32_t events = EPOLLRDHUP;
-  if (!client.unsent.empty()) events |= EPOLLOUT;
-  else if (!client.is_subscriber) events |= EPOLLIN;
+  if (!client.unsent.empty())
+    events |= EPOLLOUT;
+  else if (!client.is_subscriber)
+    events |= EPOLLIN;
   watch(client.fd.get(), events, EPOLL_CTL_MOD);
 }
 
 void Server::drop_client(int fd) {
-  // The descriptor stays open until the end of the round, so that its number is not given to a new client meanwhile.
+  // The descriptor stays open until the end of the round, so that its number is not given to a new
+  // client meanwhile.
   if (std::find(dropped_.begin(), dropped_.end(), fd) != dropped_.end()) return;
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   std::erase(subscribers_, fd);
   dropped_.push_back(fd);
 }
 
-Server::Client* Server::subscriber() { return subscribers_.empty() ? nullptr : &clients_.at(subscribers_.back()); }
+Server::Client* Server::subscriber() {
+  return subscribers_.empty() ? nullptr : &clients_.at(subscribers_.back());
+}
 
 // ---- events ----
 
@@ -211,7 +228,8 @@ bool Server::drain_punts(Worker& worker) {
   for (unsigned i = 0; i < kPuntBudget && worker.punts().try_pop(frame); ++i) {
     found = true;
     protocol::PuntFrame punt;
-    punt.length = std::min<std::uint32_t>(frame.length, static_cast<std::uint32_t>(frame.bytes.size()));
+    punt.length =
+        std::min<std::uint32_t>(frame.length, static_cast<std::uint32_t>(frame.bytes.size()));
     std::copy_n(frame.bytes.begin(), punt.length, punt.bytes.begin());
     protocol::set_text(punt.port, switchboard_.port_name(frame.port));
     protocol::MessageBuilder message(protocol::MessageType::kPunt, 0);
@@ -225,7 +243,8 @@ bool Server::drain_punts(Worker& worker) {
 void Server::send_batch() {
   if (batch_.events().empty()) return;
   Client* client = subscriber();
-  if (client == nullptr || !send(*client, batch_.message(), false)) learn_events_lost_ += batch_.events().size();
+  if (client == nullptr || !send(*client, batch_.message(), false))
+    learn_events_lost_ += batch_.events().size();
   batch_.clear();
 }
 
@@ -234,7 +253,8 @@ void Server::tick() {
   switchboard_.tick(clock_seconds(), monotonic_ms());
   if (++ticks_ % kTicksPerLivenessCheck != 0) return;
   const auto lost = switchboard_.remove_dead_ports();
-  for (const auto& info : lost) log_info("port {}: its netdev is gone, removed", protocol::text_of(info.config.name));
+  for (const auto& info : lost)
+    log_info("port {}: its netdev is gone, removed", protocol::text_of(info.config.name));
   for (std::size_t i = 0; i < lost.size();) {
     protocol::MessageBuilder message(protocol::MessageType::kPortEvents, 0);
     while (i < lost.size() && message.append(lost[i])) ++i;

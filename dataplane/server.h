@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The management thread's loop: serves dataplane.sock, hands learn events, punted frames and vanished ports to the
-// newest subscriber, and keeps house (FDB sweep, dead ports, refused sockets).
+// The management thread's loop: serves dataplane.sock, hands learn events, punted frames and
+// vanished ports to the newest subscriber, and keeps house (FDB sweep, dead ports, refused
+// sockets).
 //
-// No client can block it: sockets are non-blocking; a client that does not read its replies is not read from, a
-// subscriber that does not keep up loses learn events and punts (counted; workers report again).
+// No client can block it: sockets are non-blocking; a client that does not read its replies is not
+// read from, a subscriber that does not keep up loses learn events and punts (counted; workers
+// report again).
 #pragma once
 
 #include <cstddef>
@@ -65,11 +67,13 @@ class Server {
   ServerDescriptors descriptors_;
   FileDescriptor listener_, epoll_, timer_;
   std::map<int, Client> clients_;
-  std::vector<int> subscribers_;          // oldest first
-  std::vector<int> dropped_;              // closed after the round: a later event of it may name the same number
+  std::vector<int> subscribers_;  // oldest first
+  std::vector<int>
+      dropped_;  // closed after the round: a later event of it may name the same number
   LearnBatch batch_;
   std::vector<std::byte> receive_buffer_;
-  bool is_draining_ = false;              // events seen less than a millisecond ago: batches then, not single events
+  bool is_draining_ =
+      false;  // events seen less than a millisecond ago: batches then, not single events
   std::int64_t started_ms_ = 0;
   std::uint64_t ticks_ = 0;
   std::uint64_t learn_events_lost_ = 0, punts_lost_ = 0;

@@ -32,12 +32,15 @@ Vtep build_vtep(const protocol::VtepConfig& config, const protocol::OverlayConfi
   vtep.exists = true;
   vtep.address = config.address;
   vtep.flood = config.flood != 0;
-  // Unresolved frames are counted as such: that is also what a missing local address or underlay MAC comes to.
-  vtep.resolved = config.resolved != 0 && !overlay.local.is_unspecified() && !underlay.mac.is_zero();
+  // Unresolved frames are counted as such: that is also what a missing local address or underlay
+  // MAC comes to.
+  vtep.resolved =
+      config.resolved != 0 && !overlay.local.is_unspecified() && !underlay.mac.is_zero();
   vtep.outer_mtu = config.mtu != 0 && underlay.mtu != 0 ? std::min(config.mtu, underlay.mtu)
-                                                       : std::max(config.mtu, underlay.mtu);
+                                                        : std::max(config.mtu, underlay.mtu);
   vtep.source_port_min = config.source_port_min;
-  vtep.source_port_span = static_cast<std::uint32_t>(config.source_port_max - config.source_port_min) + 1;
+  vtep.source_port_span =
+      static_cast<std::uint32_t>(config.source_port_max - config.source_port_min) + 1;
   build_outer_header(fields, vtep);
   return vtep;
 }
@@ -57,13 +60,15 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
   state.accept_unknown_vteps = config.vtep_learning != protocol::VtepLearning::kNo;
   state.fdb = entry.fdb->table();
   state.tunnel_vlans = entry.tunnel_vlans;
-  if (const auto* uplink = model.find_port(protocol::text_of(config.uplink_port))) state.uplink = uplink->index;
+  if (const auto* uplink = model.find_port(protocol::text_of(config.uplink_port)))
+    state.uplink = uplink->index;
   std::vector<Vtep> vteps(entry.vteps.size());
   for (std::size_t i = 0; i < vteps.size(); ++i)
     if (entry.vteps[i]) vteps[i] = build_vtep(*entry.vteps[i], config, model.underlay);
   state.vteps = VtepTable(std::move(vteps));
   for (const auto& port : model.ports)
-    if (port && !port->is_underlay() && port->config.overlay == config.index) state.ports.push_back(port->index);
+    if (port && !port->is_underlay() && port->config.overlay == config.index)
+      state.ports.push_back(port->index);
   return state;
 }
 
@@ -74,7 +79,8 @@ UnderlayState build_underlay(const SwitchModel& model) {
   state.mtu = model.underlay.mtu;
   state.own_address = model.underlay.own_address != 0;
   state.mac = model.underlay.mac;
-  state.local.assign(model.underlay.local.begin(), model.underlay.local.begin() + model.underlay.local_count);
+  state.local.assign(model.underlay.local.begin(),
+                     model.underlay.local.begin() + model.underlay.local_count);
   return state;
 }
 
@@ -103,7 +109,8 @@ void assign_queues(const SwitchModel& model, PortEntry& entry) {
       for (const unsigned worker : port->rx_worker) load[worker] += weight_of(*port);
   entry.rx_worker.clear();
   for (unsigned queue = 0; queue < entry.made.port->rx_queues(); ++queue) {
-    const auto least = static_cast<unsigned>(std::min_element(load.begin(), load.end()) - load.begin());
+    const auto least =
+        static_cast<unsigned>(std::min_element(load.begin(), load.end()) - load.begin());
     entry.rx_worker.push_back(least);
     load[least] += weight_of(entry);
   }
@@ -135,8 +142,8 @@ std::unique_ptr<ForwardingState> build_state(const SwitchModel& model, std::uint
   return state;
 }
 
-std::vector<std::unique_ptr<Assignment>> build_assignments(const SwitchModel& model,
-                                                           std::span<const std::shared_ptr<Port>> held) {
+std::vector<std::unique_ptr<Assignment>> build_assignments(
+    const SwitchModel& model, std::span<const std::shared_ptr<Port>> held) {
   std::vector<std::unique_ptr<Assignment>> assignments;
   for (unsigned worker = 0; worker < model.workers; ++worker) {
     auto assignment = std::make_unique<Assignment>();
@@ -149,7 +156,8 @@ std::vector<std::unique_ptr<Assignment>> build_assignments(const SwitchModel& mo
           assignment->rx.push_back({port, entry->index, queue, heartbeat_of(*entry, queue)});
       if (port->tx_queues() == 0) continue;
       const auto queue = static_cast<std::uint16_t>(worker % port->tx_queues());
-      assignment->tx[entry->index] = {port, queue, entry->tx_locks.empty() ? nullptr : entry->tx_locks[queue].get()};
+      assignment->tx[entry->index] = {
+          port, queue, entry->tx_locks.empty() ? nullptr : entry->tx_locks[queue].get()};
     }
     assignments.push_back(std::move(assignment));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the management thread knows (ports, overlays, VTEPs, underlay, as control asked for them), and how it becomes
-// what workers read: an immutable ForwardingState and one Assignment a worker. Pure: no system call, no clock.
+// What the management thread knows (ports, overlays, VTEPs, underlay, as control asked for them),
+// and how it becomes what workers read: an immutable ForwardingState and one Assignment a worker.
+// Pure: no system call, no clock.
 #pragma once
 
 #include <atomic>
@@ -23,14 +24,17 @@ struct PortEntry {
   protocol::PortConfig config;
   PortIndex index = kNoIndex;
   MadePort made;
-  std::vector<unsigned> rx_worker;                    // by rx queue: the worker that polls it
-  std::vector<std::unique_ptr<std::atomic_flag>> tx_locks;  // by tx queue; empty: each worker has a queue of its own
+  std::vector<unsigned> rx_worker;  // by rx queue: the worker that polls it
+  std::vector<std::unique_ptr<std::atomic_flag>>
+      tx_locks;  // by tx queue; empty: each worker has a queue of its own
   std::shared_ptr<const VlanTable> vlans;
   std::shared_ptr<SharedTokenBucket> storm;
   // What the XDP program was last told; outer empty: nothing yet, inner empty: to pass everything.
   std::optional<std::optional<XdpSteering::Target>> steered;
 
-  [[nodiscard]] bool is_underlay() const noexcept { return config.role == protocol::PortRole::kUnderlay; }
+  [[nodiscard]] bool is_underlay() const noexcept {
+    return config.role == protocol::PortRole::kUnderlay;
+  }
 };
 
 struct OverlayEntry {
@@ -47,19 +51,23 @@ struct SwitchModel {
   protocol::UnderlayConfig underlay;
 
   [[nodiscard]] PortEntry* find_port(std::string_view name) const noexcept;
-  [[nodiscard]] PortEntry* underlay_port() const noexcept;  // the one that UnderlayConfig::port names, or null
+  [[nodiscard]] PortEntry* underlay_port()
+      const noexcept;  // the one that UnderlayConfig::port names, or null
   [[nodiscard]] OverlayEntry* find_overlay(OverlayIndex index) const noexcept;
 };
 
-// Gives every rx queue of `entry` to the worker that has least, and decides whether tx queues need locks. Queues of the
-// underlay weigh more: each carries what many guests send. What is polled already stays where it is.
+// Gives every rx queue of `entry` to the worker that has least, and decides whether tx queues need
+// locks. Queues of the underlay weigh more: each carries what many guests send. What is polled
+// already stays where it is.
 void assign_queues(const SwitchModel& model, PortEntry& entry);
 
-[[nodiscard]] std::unique_ptr<ForwardingState> build_state(const SwitchModel& model, std::uint64_t version);
+[[nodiscard]] std::unique_ptr<ForwardingState> build_state(const SwitchModel& model,
+                                                           std::uint64_t version);
 
-// One Assignment a worker. `held` are the held sockets: worker 0 polls them as if they were the underlay port.
-[[nodiscard]] std::vector<std::unique_ptr<Assignment>> build_assignments(const SwitchModel& model,
-                                                                         std::span<const std::shared_ptr<Port>> held);
+// One Assignment a worker. `held` are the held sockets: worker 0 polls them as if they were the
+// underlay port.
+[[nodiscard]] std::vector<std::unique_ptr<Assignment>> build_assignments(
+    const SwitchModel& model, std::span<const std::shared_ptr<Port>> held);
 
 // What the underlay's XDP program is to steer now; empty: everything passes.
 [[nodiscard]] std::optional<XdpSteering::Target> steering_target(const SwitchModel& model);

@@ -15,18 +15,22 @@ namespace vx {
 namespace {
 
 constexpr std::chrono::milliseconds kQuiescenceTimeout{250};
-constexpr std::size_t kIndicesAtRest = 16;  // freed indices that wait before the oldest is used again
+constexpr std::size_t kIndicesAtRest =
+    16;  // freed indices that wait before the oldest is used again
 
 std::shared_ptr<const VlanTable> normal_vlans(VlanTable vlans) {
-  if (vlans.pvid != kNoPvid) vlans.members.insert(vlans.pvid);  // as in the kernel the PVID is a member
-  for (std::size_t i = 0; i < vlans.members.words.size(); ++i) vlans.untagged.words[i] &= vlans.members.words[i];
+  if (vlans.pvid != kNoPvid)
+    vlans.members.insert(vlans.pvid);  // as in the kernel the PVID is a member
+  for (std::size_t i = 0; i < vlans.members.words.size(); ++i)
+    vlans.untagged.words[i] &= vlans.members.words[i];
   return std::make_shared<const VlanTable>(vlans);
 }
 
-bool is_same(const std::optional<XdpSteering::Target>& a, const std::optional<XdpSteering::Target>& b) {
+bool is_same(const std::optional<XdpSteering::Target>& a,
+             const std::optional<XdpSteering::Target>& b) {
   if (!a || !b) return a.has_value() == b.has_value();
-  return a->own_address == b->own_address && a->vlan == b->vlan && a->locals == b->locals && a->udp_ports == b->udp_ports &&
-         a->vnis == b->vnis;
+  return a->own_address == b->own_address && a->vlan == b->vlan && a->locals == b->locals &&
+         a->udp_ports == b->udp_ports && a->vnis == b->vnis;
 }
 
 }  // namespace
@@ -44,7 +48,9 @@ protocol::PortInfo info_of(const PortEntry& entry, protocol::PortState state) no
 }
 
 Switchboard::Switchboard(std::vector<Worker*> workers, BackEnds back_ends)
-    : workers_(std::move(workers)), back_ends_(std::move(back_ends)), held_(back_ends_.make_held_socket) {
+    : workers_(std::move(workers)),
+      back_ends_(std::move(back_ends)),
+      held_(back_ends_.make_held_socket) {
   model_.workers = static_cast<unsigned>(workers_.size());
   publish();
 }
@@ -57,7 +63,8 @@ void Switchboard::publish() {
   next->held = held_.ports();
   next->assignments = build_assignments(model_, next->held);
   next->ports = model_.ports;
-  for (std::size_t i = 0; i < workers_.size(); ++i) workers_[i]->publish(next->state.get(), next->assignments[i].get());
+  for (std::size_t i = 0; i < workers_.size(); ++i)
+    workers_[i]->publish(next->state.get(), next->assignments[i].get());
   if (current_) former_.push_back(std::move(current_));
   current_ = std::move(next);
 }
@@ -66,7 +73,9 @@ void Switchboard::collect() {
   if (former_.empty() && retiring_.empty()) return;
   for (Worker* worker : workers_) {
     if (worker->wait_quiescent(kQuiescenceTimeout)) continue;
-    if (!is_worker_late_) log_warning("worker on CPU {} does not answer: former state is kept until it does", worker->config().lcore);
+    if (!is_worker_late_)
+      log_warning("worker on CPU {} does not answer: former state is kept until it does",
+                  worker->config().lcore);
     is_worker_late_ = true;
     return;
   }
@@ -98,8 +107,10 @@ void Switchboard::steer() {
     const auto wanted = is_ours ? target : std::nullopt;
     if (entry->steered && is_same(*entry->steered, wanted)) continue;
     entry->steered.reset();  // unknown, should the next line throw
-    if (wanted) entry->made.steering->steer(*wanted);
-    else entry->made.steering->off();
+    if (wanted)
+      entry->made.steering->steer(*wanted);
+    else
+      entry->made.steering->off();
     entry->steered = wanted;
   }
 }
@@ -121,7 +132,8 @@ PortIndex Switchboard::allocate_index() {
 protocol::PortInfo Switchboard::add_port(const protocol::PortConfig& config) {
   check_port(config);
   if (model_.find_port(protocol::text_of(config.name)) != nullptr)
-    throw RequestError(EEXIST, fmt::format("port {} exists already", protocol::text_of(config.name)));
+    throw RequestError(EEXIST,
+                       fmt::format("port {} exists already", protocol::text_of(config.name)));
   auto entry = std::make_shared<PortEntry>();
   entry->config = config;
   entry->made = back_ends_.make_port(config);
@@ -139,12 +151,14 @@ void Switchboard::remove_port(PortEntry& entry) {
     try {
       entry.made.steering->off();
     } catch (const std::exception& error) {
-      log_warning("port {}: {}", protocol::text_of(entry.config.name), error.what());  // its netdev may be gone
+      log_warning("port {}: {}", protocol::text_of(entry.config.name),
+                  error.what());  // its netdev may be gone
     }
   }
   const PortIndex index = entry.index;
   retiring_.push_back(std::move(model_.ports[index]));
-  if (OverlayEntry* overlay = model_.find_overlay(entry.config.overlay)) overlay->fdb->forget(Location::port(index));
+  if (OverlayEntry* overlay = model_.find_overlay(entry.config.overlay))
+    overlay->fdb->forget(Location::port(index));
 }
 
 void Switchboard::delete_port(std::string_view name) {
@@ -157,13 +171,17 @@ void Switchboard::delete_port(std::string_view name) {
 protocol::PortInfo Switchboard::set_port(const protocol::PortConfig& config) {
   check_port(config);
   PortEntry* entry = model_.find_port(protocol::text_of(config.name));
-  if (entry == nullptr) throw RequestError(ENOENT, fmt::format("no port {}", protocol::text_of(config.name)));
+  if (entry == nullptr)
+    throw RequestError(ENOENT, fmt::format("no port {}", protocol::text_of(config.name)));
   protocol::PortConfig& old = entry->config;
   if (config.role != old.role || config.driver != old.driver || config.overlay != old.overlay ||
       config.devargs != old.devargs || config.queues != old.queues ||
       config.attach_xdp_take_all != old.attach_xdp_take_all)
-    throw RequestError(EINVAL, fmt::format("port {}: overlay, role, driver and queues cannot change in place: delete and add it",
-                                           protocol::text_of(config.name)));
+    throw RequestError(
+        EINVAL,
+        fmt::format(
+            "port {}: overlay, role, driver and queues cannot change in place: delete and add it",
+            protocol::text_of(config.name)));
   if (config.mtu != old.mtu && config.mtu != 0 && back_ends_.set_mtu)
     back_ends_.set_mtu(std::string(protocol::text_of(config.name)), config.mtu);
   old = config;
@@ -195,11 +213,7 @@ std::vector<protocol::PortInfo> Switchboard::remove_dead_ports() {
 // ---- underlay, overlays, VTEPs ----
 
 void Switchboard::set_underlay(const protocol::UnderlayConfig& config) {
-  if (config.local_count > protocol::kMaxLocalAddresses || config.vlan > kMaxVid || config.own_address > 1 || config.hold_port > 1)
-    throw RequestError(EINVAL, "underlay: too many local addresses, or a VLAN above 4094");
-  const auto name = protocol::text_of(config.port);
-  if (const auto* port = model_.find_port(name); port != nullptr && !port->is_underlay())
-    throw RequestError(EINVAL, fmt::format("underlay: port {} is a guest port", name));
+  check_underlay(config);
   model_.underlay = config;
   change();
 }
@@ -211,13 +225,15 @@ void Switchboard::set_overlay(const protocol::OverlayConfig& config) {
   if (entry == nullptr || entry->config.fdb_capacity != config.fdb_capacity)
     fdb = std::make_unique<OverlayFdb>(config.fdb_capacity);
   if (entry == nullptr) {
-    if (config.index >= model_.overlays.size()) model_.overlays.resize(config.index + std::size_t{1});
+    if (config.index >= model_.overlays.size())
+      model_.overlays.resize(config.index + std::size_t{1});
     model_.overlays[config.index] = std::make_unique<OverlayEntry>();
     entry = model_.overlays[config.index].get();
   }
   entry->config = config;
   entry->tunnel_vlans = normal_vlans(config.tunnel_vlans);
-  if (fdb) entry->fdb = std::move(fdb);  // the published state keeps the former table until quiescence
+  if (fdb)
+    entry->fdb = std::move(fdb);  // the published state keeps the former table until quiescence
   change();
 }
 
@@ -267,52 +283,6 @@ std::vector<protocol::VtepConfig> Switchboard::vteps(OverlayIndex index) const {
   return configs;
 }
 
-// ---- FDB ----
-
-bool Switchboard::is_place(const OverlayEntry& overlay, Location location) const noexcept {
-  if (location.is_vtep()) return location.index() < overlay.vteps.size() && overlay.vteps[location.index()].has_value();
-  if (!location.is_port() || location.index() >= model_.ports.size()) return false;
-  const auto& port = model_.ports[location.index()];
-  return port && !port->is_underlay() && port->config.overlay == overlay.config.index;
-}
-
-protocol::FdbPutReply Switchboard::put_fdb(std::span<const protocol::FdbRecord> records, std::uint16_t now) {
-  protocol::FdbPutReply reply;
-  for (const auto& record : records) {
-    OverlayEntry* overlay = model_.find_overlay(record.overlay);
-    const MacAddress mac = fdb_key_mac(record.key);
-    const bool is_key = record.key >> 60 == 0 && fdb_key_vid(record.key) <= kMaxVid && !mac.is_zero() && !mac.is_group();
-    const bool has_place = (record.flags & FdbValue::kBlackhole) != 0 ||
-                           (overlay != nullptr && is_place(*overlay, Location::from_raw(record.location)));
-    if (overlay == nullptr || !is_key || !has_place) {
-      ++reply.refused;
-      continue;
-    }
-    switch (overlay->fdb->put(record, now)) {
-      case FdbResult::kAdded: ++reply.added; break;
-      case FdbResult::kFull: ++reply.full; break;
-      default: ++reply.replaced; break;
-    }
-  }
-  return reply;
-}
-
-FdbResult Switchboard::delete_fdb(const protocol::FdbDelete& request, std::uint16_t now) {
-  OverlayEntry* overlay = model_.find_overlay(request.overlay);
-  return overlay != nullptr && request.key >> 60 == 0 ? overlay->fdb->remove(request, now) : FdbResult::kNotFound;
-}
-
-void Switchboard::flush_fdb(const protocol::FdbFlush& request) {
-  OverlayEntry& overlay = overlay_or_throw(request.overlay);
-  if (request.location == kNoIndex) overlay.fdb->flush_all();
-  else overlay.fdb->flush(Location::from_raw(request.location));
-}
-
-std::uint64_t Switchboard::dump_fdb(const protocol::FdbDumpRequest& request, std::uint16_t now, std::size_t room,
-                                    std::vector<protocol::FdbRecord>& out) const {
-  return overlay_or_throw(request.overlay).fdb->dump(request, now, room, out);
-}
-
 // ---- the rest ----
 
 SwitchStats Switchboard::stats() { return stats_.collect(workers_, model_.ports); }
@@ -320,14 +290,10 @@ SwitchStats Switchboard::stats() { return stats_.collect(workers_, model_.ports)
 void Switchboard::inject(std::string_view name, std::span<const std::uint8_t> frame) {
   const PortEntry* port = model_.find_port(name);
   if (port == nullptr) throw RequestError(ENOENT, fmt::format("no port {}", name));
-  if (frame.size() < sizeof(EthernetHeader)) throw RequestError(EINVAL, "inject: no whole Ethernet header");
-  if (!workers_[0]->inject(port->index, frame)) throw RequestError(ENOBUFS, "inject: the worker is behind, try again");
-}
-
-bool Switchboard::is_current(const protocol::LearnEvent& event) const noexcept {
-  const OverlayEntry* overlay = model_.find_overlay(event.overlay);
-  if (overlay == nullptr) return false;
-  return event.location == kNoIndex || is_place(*overlay, Location::from_raw(event.location));
+  if (frame.size() < sizeof(EthernetHeader))
+    throw RequestError(EINVAL, "inject: no whole Ethernet header");
+  if (!workers_[0]->inject(port->index, frame))
+    throw RequestError(ENOBUFS, "inject: the worker is behind, try again");
 }
 
 std::string_view Switchboard::port_name(PortIndex index) const noexcept {

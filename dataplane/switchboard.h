@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The management thread's side of the dataplane: does what requests ask, turns every change into a new forwarding
-// state, publishes it to the workers, and frees what they no longer use.
+// The management thread's side of the dataplane: does what requests ask, turns every change into a
+// new forwarding state, publishes it to the workers, and frees what they no longer use.
 //
-// Threads: management thread only; talks to workers through worker.h. Errors: RequestError with an errno and
-// one line; nothing has changed then. Time is a parameter.
+// Threads: management thread only; talks to workers through worker.h. Errors: RequestError with an
+// errno and one line; nothing has changed then. Time is a parameter.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,8 @@ struct BackEnds {
 
 class Switchboard {
  public:
-  // The workers outlive the switchboard and may not run yet: an empty state is published to each at once.
+  // The workers outlive the switchboard and may not run yet: an empty state is published to each at
+  // once.
   Switchboard(std::vector<Worker*> workers, BackEnds back_ends);
   // The workers have stopped. Ports that shut_down() has not destroyed are.
   ~Switchboard() = default;
@@ -44,7 +45,9 @@ class Switchboard {
   [[nodiscard]] std::vector<protocol::PortInfo> ports() const;  // by index
 
   void set_underlay(const protocol::UnderlayConfig& config);
-  [[nodiscard]] const protocol::UnderlayConfig& underlay() const noexcept { return model_.underlay; }
+  [[nodiscard]] const protocol::UnderlayConfig& underlay() const noexcept {
+    return model_.underlay;
+  }
   void set_overlay(const protocol::OverlayConfig& config);
   void delete_overlay(OverlayIndex index);
   [[nodiscard]] std::vector<protocol::OverlayConfig> overlays() const;  // by index
@@ -52,11 +55,13 @@ class Switchboard {
   void delete_vtep(OverlayIndex overlay, VtepIndex index);
   [[nodiscard]] std::vector<protocol::VtepConfig> vteps(OverlayIndex overlay) const;  // by index
 
-  [[nodiscard]] protocol::FdbPutReply put_fdb(std::span<const protocol::FdbRecord> records, std::uint16_t now);
+  [[nodiscard]] protocol::FdbPutReply put_fdb(std::span<const protocol::FdbRecord> records,
+                                              std::uint16_t now);
   [[nodiscard]] FdbResult delete_fdb(const protocol::FdbDelete& request, std::uint16_t now);
   void flush_fdb(const protocol::FdbFlush& request);
   // Appends at most `room` records; returns the next cursor.
-  [[nodiscard]] std::uint64_t dump_fdb(const protocol::FdbDumpRequest& request, std::uint16_t now, std::size_t room,
+  [[nodiscard]] std::uint64_t dump_fdb(const protocol::FdbDumpRequest& request, std::uint16_t now,
+                                       std::size_t room,
                                        std::vector<protocol::FdbRecord>& out) const;
 
   [[nodiscard]] SwitchStats stats();
@@ -83,15 +88,16 @@ class Switchboard {
     std::vector<std::shared_ptr<Port>> held;
   };
 
-  void change();               // publish, wait, free, open held sockets, steer
+  void change();  // publish, wait, free, open held sockets, steer
   void publish();
-  void collect();              // frees former states once all workers have passed a quiescent point
+  void collect();  // frees former states once all workers have passed a quiescent point
   void steer();
   void remove_port(PortEntry& entry);
   [[nodiscard]] PortIndex allocate_index();
   [[nodiscard]] OverlayEntry& overlay_or_throw(OverlayIndex index) const;
   [[nodiscard]] bool is_place(const OverlayEntry& overlay, Location location) const noexcept;
   void check_port(const protocol::PortConfig& config) const;
+  void check_underlay(const protocol::UnderlayConfig& config) const;
   void check_overlay(const protocol::OverlayConfig& config) const;
   void check_vtep(const protocol::VtepConfig& config, const OverlayEntry& overlay) const;
 
@@ -101,15 +107,17 @@ class Switchboard {
   HeldSockets held_;
   PortStatsKeeper stats_;
   std::unique_ptr<Published> current_;
-  std::vector<std::unique_ptr<Published>> former_;        // workers may still read these
-  std::vector<std::shared_ptr<PortEntry>> retiring_;      // removed ports whose index is not free yet
-  std::deque<PortIndex> free_indices_;                    // reused late, so that an event in flight does not name a newcomer
+  std::vector<std::unique_ptr<Published>> former_;    // workers may still read these
+  std::vector<std::shared_ptr<PortEntry>> retiring_;  // removed ports whose index is not free yet
+  std::deque<PortIndex>
+      free_indices_;  // reused late, so that an event in flight does not name a newcomer
   std::uint64_t version_ = 0;
-  std::int64_t now_ms_ = 0;                               // of the last tick
+  std::int64_t now_ms_ = 0;  // of the last tick
   bool is_worker_late_ = false;
 };
 
 // PortInfo as told to control.
-[[nodiscard]] protocol::PortInfo info_of(const PortEntry& entry, protocol::PortState state) noexcept;
+[[nodiscard]] protocol::PortInfo info_of(const PortEntry& entry,
+                                         protocol::PortState state) noexcept;
 
 }  // namespace vx

@@ -17,9 +17,9 @@ constexpr std::uint16_t kSmallestMtu = 68;  // RFC 791 section 3.2
 
 // Printable, without blanks or slashes: a netdev's name, a vdev's, what an operator types.
 bool is_name(std::string_view name) noexcept {
-  return !name.empty() && name != "." && name != ".." && std::all_of(name.begin(), name.end(), [](char c) {
-    return c > ' ' && c < 0x7f && c != '/';
-  });
+  return !name.empty() && name != "." && name != ".." &&
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return c > ' ' && c < 0x7f && c != '/'; });
 }
 
 void check_vlans(const VlanTable& vlans, std::string_view whose) {
@@ -36,13 +36,17 @@ void check_flag(std::uint8_t flag, std::string_view whose) {
 
 void Switchboard::check_port(const protocol::PortConfig& config) const {
   const auto name = protocol::text_of(config.name);
-  if (!is_name(name) || name == protocol::kRemovedPorts) throw RequestError(EINVAL, "port: not a usable name");
+  if (!is_name(name) || name == protocol::kRemovedPorts)
+    throw RequestError(EINVAL, "port: not a usable name");
   const auto whose = fmt::format("port {}", name);
-  if (config.role > protocol::PortRole::kUnderlay) throw RequestError(EINVAL, whose + ": unknown role");
-  if (config.driver > protocol::PortDriver::kDpdk) throw RequestError(EINVAL, whose + ": unknown driver");
+  if (config.role > protocol::PortRole::kUnderlay)
+    throw RequestError(EINVAL, whose + ": unknown role");
+  if (config.driver > protocol::PortDriver::kDpdk)
+    throw RequestError(EINVAL, whose + ": unknown driver");
   if (config.queues > VXP_MAX_QUEUES)
     throw RequestError(EINVAL, fmt::format("{}: at most {} queues", whose, VXP_MAX_QUEUES));
-  if (config.mtu != 0 && config.mtu < kSmallestMtu) throw RequestError(EINVAL, whose + ": MTU below 68");
+  if (config.mtu != 0 && config.mtu < kSmallestMtu)
+    throw RequestError(EINVAL, whose + ": MTU below 68");
   check_flag(config.learning, whose);
   check_flag(config.attach_xdp_take_all, whose);
   check_vlans(config.vlans, whose);
@@ -51,42 +55,65 @@ void Switchboard::check_port(const protocol::PortConfig& config) const {
   if (config.role == protocol::PortRole::kUnderlay)
     for (const auto& port : model_.ports)
       if (port && port->is_underlay() && protocol::text_of(port->config.name) != name)
-        throw RequestError(EBUSY, fmt::format("{}: {} is the underlay already: delete it first", whose,
-                                              protocol::text_of(port->config.name)));
+        throw RequestError(EBUSY, fmt::format("{}: {} is the underlay already: delete it first",
+                                              whose, protocol::text_of(port->config.name)));
+}
+
+void Switchboard::check_underlay(const protocol::UnderlayConfig& config) const {
+  if (config.local_count > protocol::kMaxLocalAddresses || config.vlan > kMaxVid ||
+      config.own_address > 1 || config.hold_port > 1)
+    throw RequestError(EINVAL, "underlay: too many local addresses, or a VLAN above 4094");
+  if (!protocol::text_of(config.port).empty() && config.mtu < kSmallestMtu)
+    throw RequestError(EINVAL, "underlay: MTU below 68");
+  const auto name = protocol::text_of(config.port);
+  if (const auto* port = model_.find_port(name); port != nullptr && !port->is_underlay())
+    throw RequestError(EINVAL, fmt::format("underlay: port {} is a guest port", name));
 }
 
 void Switchboard::check_overlay(const protocol::OverlayConfig& config) const {
   const auto whose = fmt::format("overlay {}", config.index);
-  if (config.index >= kMaxOverlays) throw RequestError(EINVAL, fmt::format("{}: indices go to {}", whose, kMaxOverlays - 1));
-  if (config.vni == 0 || config.vni > kMaxVni) throw RequestError(EINVAL, whose + ": the VNI is 1 to 16777215");
+  if (config.index >= kMaxOverlays)
+    throw RequestError(EINVAL, fmt::format("{}: indices go to {}", whose, kMaxOverlays - 1));
+  if (config.vni == 0 || config.vni > kMaxVni)
+    throw RequestError(EINVAL, whose + ": the VNI is 1 to 16777215");
   if (config.udp_port == 0) throw RequestError(EINVAL, whose + ": the UDP port is 1 to 65535");
   if (config.mtu < kSmallestMtu) throw RequestError(EINVAL, whose + ": MTU below 68");
   if (config.ttl == 0) throw RequestError(EINVAL, whose + ": the TTL is 1 to 255");
   if (config.fdb_capacity == 0 || config.fdb_capacity > kMaxFdbCapacity)
-    throw RequestError(EINVAL, fmt::format("{}: the FDB holds 1 to {} entries", whose, kMaxFdbCapacity));
-  if (config.vtep_learning > protocol::VtepLearning::kFlood) throw RequestError(EINVAL, whose + ": unknown vtep-learning");
-  for (const auto flag : {config.tos_inherit, config.udp_csum, config.learning}) check_flag(flag, whose);
-  if (const auto uplink = protocol::text_of(config.uplink_port); !uplink.empty() && !is_name(uplink))
+    throw RequestError(EINVAL,
+                       fmt::format("{}: the FDB holds 1 to {} entries", whose, kMaxFdbCapacity));
+  if (config.vtep_learning > protocol::VtepLearning::kFlood)
+    throw RequestError(EINVAL, whose + ": unknown vtep-learning");
+  for (const auto flag : {config.tos_inherit, config.udp_csum, config.learning})
+    check_flag(flag, whose);
+  if (const auto uplink = protocol::text_of(config.uplink_port);
+      !uplink.empty() && !is_name(uplink))
     throw RequestError(EINVAL, whose + ": the uplink is not a usable name");
   check_vlans(config.tunnel_vlans, whose);
   for (const auto& other : model_.overlays) {
     if (!other || other->config.index == config.index) continue;
     if (other->config.vni == config.vni)
-      throw RequestError(EEXIST, fmt::format("{}: VNI {} is overlay {}'s", whose, config.vni, other->config.index));
+      throw RequestError(EEXIST, fmt::format("{}: VNI {} is overlay {}'s", whose, config.vni,
+                                             other->config.index));
   }
   // Outer headers are built of both addresses: they must be of one family.
   if (const auto* entry = model_.find_overlay(config.index))
     for (const auto& vtep : entry->vteps)
       if (vtep && !config.local.is_unspecified() && vtep->address.is_v4() != config.local.is_v4())
-        throw RequestError(EINVAL, whose + ": its VTEPs are of the other IP version: delete them first");
+        throw RequestError(EINVAL,
+                           whose + ": its VTEPs are of the other IP version: delete them first");
 }
 
-void Switchboard::check_vtep(const protocol::VtepConfig& config, const OverlayEntry& overlay) const {
+void Switchboard::check_vtep(const protocol::VtepConfig& config,
+                             const OverlayEntry& overlay) const {
   const auto whose = fmt::format("overlay {}: VTEP {}", config.overlay, config.index);
-  if (config.index >= kMaxVteps) throw RequestError(EINVAL, fmt::format("{}: indices go to {}", whose, kMaxVteps - 1));
+  if (config.index >= kMaxVteps)
+    throw RequestError(EINVAL, fmt::format("{}: indices go to {}", whose, kMaxVteps - 1));
   if (config.address.is_unspecified()) throw RequestError(EINVAL, whose + ": no address");
-  if (!overlay.config.local.is_unspecified() && config.address.is_v4() != overlay.config.local.is_v4())
-    throw RequestError(EINVAL, whose + ": its address and the overlay's local one are of different IP versions");
+  if (!overlay.config.local.is_unspecified() &&
+      config.address.is_v4() != overlay.config.local.is_v4())
+    throw RequestError(
+        EINVAL, whose + ": its address and the overlay's local one are of different IP versions");
   if (config.source_port_min == 0 || config.source_port_min > config.source_port_max)
     throw RequestError(EINVAL, whose + ": the source port range is empty");
   check_flag(config.flood, whose);

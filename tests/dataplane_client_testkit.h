@@ -21,16 +21,20 @@ class TestClient {
  public:
   explicit TestClient(FileDescriptor fd) : fd_(std::move(fd)) {}
   // Not connected when nobody listens.
-  explicit TestClient(const std::string& path) : fd_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
+  explicit TestClient(const std::string& path)
+      : fd_(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
-    if (connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fd_.reset();
+    if (connect(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+      fd_.reset();
   }
   [[nodiscard]] bool is_connected() const { return static_cast<bool>(fd_); }
   [[nodiscard]] int fd() const { return fd_.get(); }
 
-  void send_bytes(const std::vector<std::byte>& bytes) { ASSERT_EQ(::send(fd_.get(), bytes.data(), bytes.size(), 0), ssize_t(bytes.size())); }
+  void send_bytes(const std::vector<std::byte>& bytes) {
+    ASSERT_EQ(::send(fd_.get(), bytes.data(), bytes.size(), 0), ssize_t(bytes.size()));
+  }
   // Empty: nothing came in time, or the connection was closed.
   std::vector<std::byte> receive(int timeout_ms = 5000) {
     pollfd poll_fd{fd_.get(), POLLIN, 0};
@@ -55,7 +59,8 @@ class TestClient {
     }
     error_.clear();
     if (status_ != 0)
-      if (const auto text = protocol::read_record<protocol::ErrorText>(reply, 0)) error_ = protocol::text_of(text->text);
+      if (const auto text = protocol::read_record<protocol::ErrorText>(reply, 0))
+        error_ = protocol::text_of(text->text);
     return reply;
   }
   template <typename Reply, typename... Records>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The real vxplane-dataplane in a network namespace of its own: taps as guests, a veth as the underlay.
+// The real vxplane-dataplane in a network namespace of its own: taps as guests, a veth as the
+// underlay.
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <linux/if_packet.h>
@@ -27,21 +28,26 @@ namespace fs = std::filesystem;
 
 std::string binary() {
   const char* build = std::getenv("VXPLANE_BUILD");
-  const fs::path directory = build != nullptr ? fs::path(build) : fs::read_symlink("/proc/self/exe").parent_path();
+  const fs::path directory =
+      build != nullptr ? fs::path(build) : fs::read_symlink("/proc/self/exe").parent_path();
   return directory / "vxplane-dataplane";
 }
 
-bool shell(const std::string& command) { return std::system(("(" + command + ") >/dev/null 2>&1").c_str()) == 0; }
+bool shell(const std::string& command) {
+  return std::system(("(" + command + ") >/dev/null 2>&1").c_str()) == 0;
+}
 
-// A new network namespace for this test process and what it starts, in which netdevs send nothing by themselves. False:
-// not root.
+// A new network namespace for this test process and what it starts, in which netdevs send nothing
+// by themselves. False: not root.
 bool enter_namespace() {
-  return unshare(CLONE_NEWNET) == 0 && shell("ip link set lo up; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+  return unshare(CLONE_NEWNET) == 0 &&
+         shell("ip link set lo up; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
 }
 
 class Process {
  public:
-  Process(const std::string& run_dir, const std::vector<std::string>& arguments) : run_dir_(run_dir) {
+  Process(const std::string& run_dir, const std::vector<std::string>& arguments)
+      : run_dir_(run_dir) {
     std::vector<std::string> words{binary(), "--run-dir", run_dir};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
@@ -103,7 +109,8 @@ class Process {
 // The far side of a port: frames sent on and received from a netdev.
 class Wire {
  public:
-  explicit Wire(const std::string& netdev) : fd_(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL_))) {
+  explicit Wire(const std::string& netdev)
+      : fd_(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL_))) {
     sockaddr_ll address{};
     address.sll_family = AF_PACKET;
     address.sll_protocol = htons(ETH_P_ALL_);
@@ -113,7 +120,9 @@ class Wire {
     const int on = 1;
     setsockopt(fd_.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on);
   }
-  void send(const Bytes& frame) { EXPECT_EQ(::send(fd_.get(), frame.data(), frame.size(), 0), ssize_t(frame.size())); }
+  void send(const Bytes& frame) {
+    EXPECT_EQ(::send(fd_.get(), frame.data(), frame.size(), 0), ssize_t(frame.size()));
+  }
   // The next frame that carries `marker` somewhere; empty: none in time.
   Bytes expect(const Bytes& marker, int timeout_ms = 3000) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
@@ -124,7 +133,8 @@ class Wire {
       const auto got = recv(fd_.get(), frame.data(), frame.size(), 0);
       if (got <= 0) continue;
       frame.resize(static_cast<std::size_t>(got));
-      if (std::search(frame.begin(), frame.end(), marker.begin(), marker.end()) != frame.end()) return frame;
+      if (std::search(frame.begin(), frame.end(), marker.begin(), marker.end()) != frame.end())
+        return frame;
     }
     return {};
   }
@@ -138,7 +148,12 @@ Bytes marker(std::uint8_t number) { return {0xca, 0xfe, 0xba, 0xbe, 0x55, 0xaa, 
 Bytes frame(MacAddress source, MacAddress destination, std::uint8_t number) {
   Bytes payload = marker(number);
   payload.resize(50);
-  return FrameBuilder().eth(destination, source).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(1, 2).raw(payload).build();
+  return FrameBuilder()
+      .eth(destination, source)
+      .ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2))
+      .udp(1, 2)
+      .raw(payload)
+      .build();
 }
 
 class VxplaneDataplane : public testing::Test {
@@ -157,8 +172,11 @@ class VxplaneDataplane : public testing::Test {
 
   // eth0 (a veth whose other end is wire0) as `driver`, overlay 0, a VTEP, taps g1 and g2.
   void configure(TestClient& client, protocol::PortDriver driver) {
-    ASSERT_TRUE(shell("ip link add eth0 type veth peer name wire0 && ip link set eth0 up && ip link set wire0 up && "
-                      "ethtool -K eth0 tx off rxvlan off txvlan off && ethtool -K wire0 tx off rxvlan off txvlan off"));
+    ASSERT_TRUE(
+        shell("ip link add eth0 type veth peer name wire0 && ip link set eth0 up && ip link set "
+              "wire0 up && "
+              "ethtool -K eth0 tx off rxvlan off txvlan off && ethtool -K wire0 tx off rxvlan off "
+              "txvlan off"));
     auto port = Rig::underlay_port();
     port.driver = driver;
     const auto eth0 = client.ask<protocol::PortInfo>(MessageType::kPortAdd, port);
@@ -201,9 +219,16 @@ void VxplaneDataplane::pass_traffic(TestClient& client, protocol::PortDriver dri
   EXPECT_EQ(event->key, fdb_key(1, kGuestA));
   EXPECT_EQ(event->location, Location::port(indices_[0]).raw());
 
-  const auto put = client.ask<protocol::FdbPutReply>(MessageType::kFdbPut, Rig::record(kGuestA, Location::port(indices_[0])));
+  const auto put = client.ask<protocol::FdbPutReply>(
+      MessageType::kFdbPut, Rig::record(kGuestA, Location::port(indices_[0])));
   EXPECT_EQ(put.added, 1u);
-  wire.send(FrameBuilder().eth(our_mac_, kPeerMac).ipv4(kRemote4, kLocal4).udp(50000, kVxlanPort).vxlan(1000).raw(frame(kFar, kGuestA, 2)).build());
+  wire.send(FrameBuilder()
+                .eth(our_mac_, kPeerMac)
+                .ipv4(kRemote4, kLocal4)
+                .udp(50000, kVxlanPort)
+                .vxlan(1000)
+                .raw(frame(kFar, kGuestA, 2))
+                .build());
   EXPECT_FALSE(g1.expect(marker(2)).empty());
   EXPECT_TRUE(g2.expect(marker(2), 200).empty());
 
@@ -240,12 +265,19 @@ TEST_F(VxplaneDataplane, PortsCanBeRemovedAndAddedUnderTraffic) {
   Wire wire("wire0");
   for (int i = 0; i < 10; ++i) {
     for (int j = 0; j < 50; ++j)
-      wire.send(FrameBuilder().eth(our_mac_, kPeerMac).ipv4(kRemote4, kLocal4).udp(50000, kVxlanPort).vxlan(1000).raw(frame(kFar, kBroadcast, 3)).build());
+      wire.send(FrameBuilder()
+                    .eth(our_mac_, kPeerMac)
+                    .ipv4(kRemote4, kLocal4)
+                    .udp(50000, kVxlanPort)
+                    .vxlan(1000)
+                    .raw(frame(kFar, kBroadcast, 3))
+                    .build());
     protocol::PortRef ref;
     protocol::set_text(ref.name, i % 2 == 0 ? "g2" : "eth0");
     client.request(MessageType::kPortDelete, ref);
     EXPECT_EQ(client.status(), 0) << client.error();
-    (void)client.ask<protocol::PortInfo>(MessageType::kPortAdd, i % 2 == 0 ? Rig::guest("g2") : Rig::underlay_port());
+    (void)client.ask<protocol::PortInfo>(MessageType::kPortAdd,
+                                         i % 2 == 0 ? Rig::guest("g2") : Rig::underlay_port());
   }
   EXPECT_TRUE(client.ask<protocol::StatsReply>(MessageType::kStatsGet).totals.balances());
   EXPECT_EQ(process.stop(), 0) << process.log();
@@ -287,8 +319,13 @@ TEST_F(VxplaneDataplane, TwoInstancesRunSideBySide) {
 }
 
 TEST_F(VxplaneDataplane, BadFlagsAreOneLineAndExitTwo) {
-  for (const auto& words : std::vector<std::vector<std::string>>{
-           {"--lcores", "99"}, {"--lcores", ""}, {"--lcores", "0-"}, {"--poll", "never"}, {"--memory", "x"}, {"--bogus"}, {"stray"}}) {
+  for (const auto& words : std::vector<std::vector<std::string>>{{"--lcores", "99"},
+                                                                 {"--lcores", ""},
+                                                                 {"--lcores", "0-"},
+                                                                 {"--poll", "never"},
+                                                                 {"--memory", "x"},
+                                                                 {"--bogus"},
+                                                                 {"stray"}}) {
     Process process(run_dir(), words);
     EXPECT_EQ(process.wait(), 2) << words[0];
     const std::string log = process.log();

@@ -16,16 +16,18 @@ template <typename Record>
 Record filled(std::uint8_t seed) {
   Record record;
   auto* bytes = reinterpret_cast<std::uint8_t*>(&record);
-  for (std::size_t i = 0; i < sizeof record; ++i) bytes[i] = static_cast<std::uint8_t>(seed + i * 7 + 1);
+  for (std::size_t i = 0; i < sizeof record; ++i)
+    bytes[i] = static_cast<std::uint8_t>(seed + i * 7 + 1);
   return record;
 }
 
 template <typename Record>
 class ProtocolRecord : public testing::Test {};
-using Records = testing::Types<ErrorText, HelloReply, PortConfig, PortInfo, PortRef, DumpFrom, UnderlayConfig, OverlayConfig, OverlayRef,
-                               VtepConfig, VtepRef, FdbRecord, FdbPutReply, FdbDelete, FdbDeleteReply, FdbFlush,
-                               FdbDumpRequest, FdbDumpReply, StatsReply, PortStats, WorkerStats, InjectFrame, LearnEvent,
-                               PuntFrame>;
+using Records =
+    testing::Types<ErrorText, HelloReply, PortConfig, PortInfo, PortRef, DumpFrom, UnderlayConfig,
+                   OverlayConfig, OverlayRef, VtepConfig, VtepRef, FdbRecord, FdbPutReply,
+                   FdbDelete, FdbDeleteReply, FdbFlush, FdbDumpRequest, FdbDumpReply, StatsReply,
+                   PortStats, WorkerStats, InjectFrame, LearnEvent, PuntFrame>;
 TYPED_TEST_SUITE(ProtocolRecord, Records);
 
 TYPED_TEST(ProtocolRecord, SurvivesTheRoundTrip) {
@@ -54,7 +56,8 @@ TYPED_TEST(ProtocolRecord, TruncationAtEveryLengthIsRefused) {
   builder.append(filled<TypeParam>(1));
   const auto whole = builder.take();
   for (std::size_t length = 0; length < whole.size(); ++length) {
-    const std::vector<std::byte> cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));  // ASan guards its end
+    const std::vector<std::byte> cut(
+        whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length));  // ASan guards its end
     EXPECT_FALSE(read_records<TypeParam>(cut)) << length;
     EXPECT_FALSE(read_record<TypeParam>(cut, 0)) << length;
     EXPECT_EQ(read_header(cut).has_value(), length >= sizeof(MessageHeader));
@@ -136,13 +139,15 @@ TEST(LearnBatch, OverlaysAndVtepsAreApart) {
   vtep.address = IpAddress::v4(1, 2, 3, 4);
   auto vtep2 = vtep;
   vtep2.address = IpAddress::v4(1, 2, 3, 5);
-  for (const auto& event : {mac_event(5, 1), other, vtep, vtep2, vtep}) EXPECT_TRUE(batch.add(event));
+  for (const auto& event : {mac_event(5, 1), other, vtep, vtep2, vtep})
+    EXPECT_TRUE(batch.add(event));
   EXPECT_EQ(batch.events().size(), 4u);
 }
 
 TEST(LearnBatch, SaysWhenItIsFull) {
   LearnBatch batch;
-  for (std::size_t i = 0; i < LearnBatch::kCapacity; ++i) ASSERT_TRUE(batch.add(mac_event(i + 1, 1)));
+  for (std::size_t i = 0; i < LearnBatch::kCapacity; ++i)
+    ASSERT_TRUE(batch.add(mac_event(i + 1, 1)));
   EXPECT_FALSE(batch.add(mac_event(1'000'000, 1)));
   EXPECT_TRUE(batch.add(mac_event(7, 2))) << "a known MAC needs no room";
   EXPECT_LE(batch.message().size(), kMaxMessageBytes);

@@ -28,7 +28,8 @@ class ServerRig : public SwitchboardRig {
     protocol::HelloReply hello;
     hello.instance = 42;
     hello.workers = 1;
-    server = std::make_unique<Server>(run_dir->listen_on_socket(), ServerDescriptors{events.get(), stop.get()}, *board, hello);
+    server = std::make_unique<Server>(run_dir->listen_on_socket(),
+                                      ServerDescriptors{events.get(), stop.get()}, *board, hello);
     thread = std::thread([this] { server->run(); });
   }
   ~ServerRig() {
@@ -89,15 +90,20 @@ TEST(Server, EveryRequestReachesTheSwitchboard) {
   EXPECT_EQ(header_of(client.request(MessageType::kOverlayDump)).count, 1);
   EXPECT_EQ(header_of(client.request(MessageType::kVtepDump, protocol::OverlayRef{0})).count, 2);
   EXPECT_EQ(header_of(client.request(MessageType::kVtepDump, protocol::VtepRef{0, 1})).count, 1);
-  EXPECT_EQ(client.ask<protocol::FdbPutReply>(MessageType::kFdbPut, rig.record(kGuestA, Location::port(guest)),
-                                              rig.record(kFar, Location::vtep(0))).added, 2u);
+  EXPECT_EQ(client
+                .ask<protocol::FdbPutReply>(MessageType::kFdbPut,
+                                            rig.record(kGuestA, Location::port(guest)),
+                                            rig.record(kFar, Location::vtep(0)))
+                .added,
+            2u);
   protocol::FdbDumpRequest dump;
   dump.overlay = 0;
   EXPECT_EQ(client.ask<protocol::FdbDumpReply>(MessageType::kFdbDump, dump).records, 2u);
   protocol::FdbDelete remove;
   remove.overlay = 0;
   remove.key = fdb_key(1, kFar);
-  EXPECT_EQ(client.ask<protocol::FdbDeleteReply>(MessageType::kFdbDelete, remove).result, static_cast<std::uint8_t>(FdbResult::kRemoved));
+  EXPECT_EQ(client.ask<protocol::FdbDeleteReply>(MessageType::kFdbDelete, remove).result,
+            static_cast<std::uint8_t>(FdbResult::kRemoved));
   done(MessageType::kFdbFlush, protocol::FdbFlush{0, kNoIndex});
   const auto stats = client.ask<protocol::StatsReply>(MessageType::kStatsGet);
   EXPECT_EQ(stats.ports, 2u);
@@ -151,18 +157,29 @@ TEST(Server, GarbageNeverStopsIt) {
   ServerRig rig;
   auto client = rig.connect();
   std::mt19937 random(1);  // NOLINT: a fixed seed on purpose
-  const std::size_t sizes[] = {sizeof(protocol::PortConfig), sizeof(protocol::UnderlayConfig), sizeof(protocol::OverlayConfig),
-                               sizeof(protocol::VtepConfig), sizeof(protocol::FdbRecord),      sizeof(protocol::FdbDelete),
-                               sizeof(protocol::FdbFlush),   sizeof(protocol::FdbDumpRequest), sizeof(protocol::InjectFrame),
-                               sizeof(protocol::PortRef),    2, 4, 0};
+  const std::size_t sizes[] = {sizeof(protocol::PortConfig),
+                               sizeof(protocol::UnderlayConfig),
+                               sizeof(protocol::OverlayConfig),
+                               sizeof(protocol::VtepConfig),
+                               sizeof(protocol::FdbRecord),
+                               sizeof(protocol::FdbDelete),
+                               sizeof(protocol::FdbFlush),
+                               sizeof(protocol::FdbDumpRequest),
+                               sizeof(protocol::InjectFrame),
+                               sizeof(protocol::PortRef),
+                               2,
+                               4,
+                               0};
   for (int i = 0; i < 20000; ++i) {
     protocol::MessageHeader header;
     header.type = static_cast<MessageType>(random() % 19 + 1);  // all but kSubscribe
     header.count = static_cast<std::uint16_t>(random() % 4 == 0 ? random() % 5 : 1);
-    const std::size_t length = random() % 8 == 0 ? random() % 300 : sizes[random() % std::size(sizes)] * header.count;
+    const std::size_t length =
+        random() % 8 == 0 ? random() % 300 : sizes[random() % std::size(sizes)] * header.count;
     std::vector<std::byte> message(sizeof header + length);
     // Small numbers are what gets past the first checks.
-    for (auto& byte : message) byte = static_cast<std::byte>(random() % 3 == 0 ? random() : random() % 3);
+    for (auto& byte : message)
+      byte = static_cast<std::byte>(random() % 3 == 0 ? random() : random() % 3);
     std::memcpy(message.data(), &header, sizeof header);
     if (random() % 16 == 0) message.resize(random() % (message.size() + 1));
     if (message.empty()) continue;
@@ -190,7 +207,8 @@ TEST(Server, ValidRequestsWithBytesChangedNeverStopIt) {
   add(MessageType::kUnderlaySet, rig.underlay());
   add(MessageType::kOverlaySet, rig.overlay());
   add(MessageType::kVtepSet, rig.vtep(0, kRemote4), rig.vtep(1, kOther4));
-  add(MessageType::kFdbPut, rig.record(kGuestA, Location::port(rig.g1)), rig.record(kFar, Location::vtep(0)));
+  add(MessageType::kFdbPut, rig.record(kGuestA, Location::port(rig.g1)),
+      rig.record(kFar, Location::vtep(0)));
   add(MessageType::kFdbDelete, protocol::FdbDelete{fdb_key(1, kFar), 0, 1, 0, 5, {}});
   add(MessageType::kFdbDump, protocol::FdbDumpRequest{0, 0, 0, 0});
   add(MessageType::kFdbFlush, protocol::FdbFlush{0, 0});
@@ -199,7 +217,9 @@ TEST(Server, ValidRequestsWithBytesChangedNeverStopIt) {
   for (int i = 0; i < 5000; ++i) {
     auto message = valid[random() % valid.size()];
     for (unsigned n = random() % 4; n > 0; --n)
-      message[sizeof(protocol::MessageHeader) + random() % (message.size() - sizeof(protocol::MessageHeader))] = static_cast<std::byte>(random());
+      message[sizeof(protocol::MessageHeader) +
+              random() % (message.size() - sizeof(protocol::MessageHeader))] =
+          static_cast<std::byte>(random());
     client.send_bytes(message);
     ASSERT_FALSE(client.receive().empty()) << i;
   }
@@ -216,7 +236,8 @@ TEST(Server, SubscriberGetsLearnEventsOnceEachAndSoon) {
   const auto begin = std::chrono::steady_clock::now();
   rig.raise(rig.events);
   const auto message = subscriber.receive();
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(50));  // 1 ms on an idle machine
+  EXPECT_LT(std::chrono::steady_clock::now() - begin,
+            std::chrono::milliseconds(50));  // 1 ms on an idle machine
   EXPECT_EQ(header_of(message).type, MessageType::kLearnEvents);
   EXPECT_EQ(header_of(message).count, 1);
   EXPECT_EQ(protocol::read_record<protocol::LearnEvent>(message, 0)->key, fdb_key(1, kGuestA));
@@ -279,7 +300,8 @@ TEST(Server, SubscriberThatDoesNotReadBlocksNobody) {
   auto client = rig.connect();
   std::uint64_t lost = 0;
   for (std::uint64_t round = 0; lost == 0 && round < 1000; ++round) {
-    for (std::uint64_t i = 0; i < 2000; ++i) rig.learn(MacAddress::from_u48(0x020000000000 + round * 2000 + i), rig.g1);
+    for (std::uint64_t i = 0; i < 2000; ++i)
+      rig.learn(MacAddress::from_u48(0x020000000000 + round * 2000 + i), rig.g1);
     rig.raise(rig.events);
     std::this_thread::sleep_for(std::chrono::milliseconds(3));
     lost = client.ask<protocol::StatsReply>(MessageType::kStatsGet).learn_events_lost;
@@ -301,7 +323,8 @@ TEST(Server, ClientThatDoesNotReadItsRepliesBlocksNobody) {
 TEST(Server, DumpsLargerThanAMessageGoOn) {
   ServerRig rig;
   auto client = rig.connect();
-  for (int i = 0; i < 100; ++i) (void)client.ask<protocol::PortInfo>(MessageType::kPortAdd, rig.guest("n" + std::to_string(i)));
+  for (int i = 0; i < 100; ++i)
+    (void)client.ask<protocol::PortInfo>(MessageType::kPortAdd, rig.guest("n" + std::to_string(i)));
   std::set<std::string> names;
   for (std::uint16_t from = 0;;) {
     const auto reply = client.request(MessageType::kPortDump, protocol::DumpFrom{from});
@@ -322,7 +345,9 @@ TEST(Server, FdbDumpGoesThroughTheWholeTable) {
   client.request(MessageType::kOverlaySet, overlay);
   for (std::uint64_t i = 0; i < 10000;) {
     protocol::MessageBuilder put(MessageType::kFdbPut, 1);
-    while (i < 10000 && put.append(rig.record(MacAddress::from_u48(0x020000000001 + i), Location::port(rig.g1)))) ++i;
+    while (i < 10000 &&
+           put.append(rig.record(MacAddress::from_u48(0x020000000001 + i), Location::port(rig.g1))))
+      ++i;
     client.send_bytes(put.take());
     ASSERT_EQ(header_of(client.receive()).status, 0);
   }

@@ -9,7 +9,12 @@ namespace {
 using Rig = SwitchboardRig;
 
 Bytes frame_from(MacAddress source, MacAddress destination) {
-  return FrameBuilder().eth(destination, source).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(1, 2).payload(30).build();
+  return FrameBuilder()
+      .eth(destination, source)
+      .ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2))
+      .udp(1, 2)
+      .payload(30)
+      .build();
 }
 
 TEST(Switchboard, ForwardsBetweenPortsAsSoonAsTheyAreAdded) {
@@ -109,10 +114,7 @@ TEST(Switchboard, CountersOfAReusedIndexStartFromZeroAndSumsStay) {
 }
 
 TEST(Switchboard, QueuesAreSpreadOverWorkers) {
-  Rig rig(2);
-  rig.board->set_overlay(rig.overlay());
-  (void)rig.board->add_port(rig.guest("g", 4));
-  // Each worker polls two of the four queues: the fake hands one frame to whoever asks.
+  Rig rig;
   SwitchModel model;
   model.workers = 2;
   PortEntry entry;
@@ -140,7 +142,8 @@ TEST(Switchboard, AssignmentsNameEveryQueueOnceAndItsHeartbeat) {
   model.underlay = rig.underlay();
   assign_queues(model, *underlay);
   model.ports.push_back(underlay);
-  const std::vector<std::shared_ptr<Port>> held{std::make_shared<FakePort>("held", rig.pool, rig.destroyed)};
+  const std::vector<std::shared_ptr<Port>> held{
+      std::make_shared<FakePort>("held", rig.pool, rig.destroyed)};
   const auto assignments = build_assignments(model, held);
   ASSERT_EQ(assignments.size(), 2u);
   std::set<std::uint16_t> queues;
@@ -193,8 +196,13 @@ TEST(Switchboard, HeldSocketIsOpenedForEachOverlayAddressAndPort) {
   EXPECT_EQ(rig.hold_attempts, 1u);
   rig.board->set_overlay(rig.overlay(1, 2000));  // the same address and port: the same socket
   EXPECT_EQ(rig.hold_attempts, 1u);
-  rig.held->incoming.push_back(
-      FrameBuilder().eth(kOurMac, kPeerMac).ipv4(kRemote4, kLocal4).udp(50000, kVxlanPort).vxlan(1000).raw(frame_from(kFar, kBroadcast)).build());
+  rig.held->incoming.push_back(FrameBuilder()
+                                   .eth(kOurMac, kPeerMac)
+                                   .ipv4(kRemote4, kLocal4)
+                                   .udp(50000, kVxlanPort)
+                                   .vxlan(1000)
+                                   .raw(frame_from(kFar, kBroadcast))
+                                   .build());
   rig.poll();
   EXPECT_EQ(rig.ports["g1"]->sent.size(), 1u);
   rig.board->set_underlay(rig.underlay(true));  // own address: the kernel has none to bind
@@ -234,9 +242,14 @@ TEST(Switchboard, FdbRecordsOfUnknownPlacesAreSkippedAndCounted) {
   auto elsewhere = rig.record(kFar, Location::port(rig.g1));
   elsewhere.overlay = 5;
   const std::vector<protocol::FdbRecord> records{
-      rig.record(kFar, Location::port(999)),       rig.record(kFar, Location::vtep(1)), rig.record(kFar, Location::port(0)),  // the underlay
-      rig.record(kBroadcast, Location::port(rig.g1)), rig.record(MacAddress{}, Location::port(rig.g1)), elsewhere,
-      rig.record(kFar, Location::vtep(0)),         rig.record(kFar2, Location::from_raw(kNoIndex), FdbValue::kBlackhole)};
+      rig.record(kFar, Location::port(999)),
+      rig.record(kFar, Location::vtep(1)),
+      rig.record(kFar, Location::port(0)),  // the underlay
+      rig.record(kBroadcast, Location::port(rig.g1)),
+      rig.record(MacAddress{}, Location::port(rig.g1)),
+      elsewhere,
+      rig.record(kFar, Location::vtep(0)),
+      rig.record(kFar2, Location::from_raw(kNoIndex), FdbValue::kBlackhole)};
   const auto reply = rig.board->put_fdb(records, 100);
   EXPECT_EQ(reply.refused, 6u);
   EXPECT_EQ(reply.added, 2u);
@@ -245,7 +258,8 @@ TEST(Switchboard, FdbRecordsOfUnknownPlacesAreSkippedAndCounted) {
 TEST(Switchboard, FullFdbSaysSoAndFlushedEntriesMakeRoom) {
   Rig rig;
   rig.set_up();
-  for (std::uint64_t i = 1; i <= 1024; ++i) ASSERT_EQ(rig.put(rig.record(mac(0x020000100000 + i), Location::port(rig.g1))).added, 1u);
+  for (std::uint64_t i = 1; i <= 1024; ++i)
+    ASSERT_EQ(rig.put(rig.record(mac(0x020000100000 + i), Location::port(rig.g1))).added, 1u);
   EXPECT_EQ(rig.put(rig.record(kFar, Location::port(rig.g1))).full, 1u);
   rig.board->flush_fdb({0, kNoIndex});
   EXPECT_TRUE(rig.dump().empty());

@@ -25,7 +25,9 @@ class FakeSteering : public XdpSteering {
   }
   void off() override { current.reset(), ++calls; }
   std::array<std::uint64_t, VXP_EXIT_COUNT> exits() const override { return counts; }
-  volatile vxp_beat* heartbeat(std::uint16_t queue) noexcept override { return queue < 4 ? &beats[queue] : nullptr; }
+  volatile vxp_beat* heartbeat(std::uint16_t queue) noexcept override {
+    return queue < 4 ? &beats[queue] : nullptr;
+  }
 
   std::optional<Target> current;
   unsigned calls = 0;
@@ -62,7 +64,8 @@ struct SwitchboardRig {
     }
     BackEnds back_ends;
     back_ends.make_port = [this](const protocol::PortConfig& config) { return make(config); };
-    back_ends.make_held_socket = [this](const IpAddress&, std::uint16_t port, std::uint16_t, const MacAddress&,
+    back_ends.make_held_socket = [this](const IpAddress&, std::uint16_t port, std::uint16_t,
+                                        const MacAddress&,
                                         std::string& reason) { return hold(port, reason); };
     back_ends.set_mtu = [this](const std::string& name, unsigned mtu) { mtus[name] = mtu; };
     board = std::make_unique<Switchboard>(pointers, back_ends);
@@ -77,7 +80,8 @@ struct SwitchboardRig {
     MadePort made;
     made.port = port;
     made.ifindex = static_cast<std::uint32_t>(ports.size());
-    if (config.driver == protocol::PortDriver::kAfXdp) made.steering = steering = std::make_shared<FakeSteering>();
+    if (config.driver == protocol::PortDriver::kAfXdp)
+      made.steering = steering = std::make_shared<FakeSteering>();
     return made;
   }
   std::shared_ptr<Port> hold(std::uint16_t udp_port, std::string& reason) {
@@ -149,7 +153,8 @@ struct SwitchboardRig {
   protocol::FdbPutReply put(const protocol::FdbRecord& entry, std::uint16_t now = 100) {
     return board->put_fdb(std::span(&entry, 1), now);
   }
-  [[nodiscard]] std::vector<protocol::FdbRecord> dump(std::uint16_t idle_s = 0, std::uint16_t now = 100) const {
+  [[nodiscard]] std::vector<protocol::FdbRecord> dump(std::uint16_t idle_s = 0,
+                                                      std::uint16_t now = 100) const {
     std::vector<protocol::FdbRecord> all;
     protocol::FdbDumpRequest request;
     request.overlay = 0;

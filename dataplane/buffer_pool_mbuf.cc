@@ -4,13 +4,17 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_lcore.h>
-#include <rte_mbuf_pool_ops.h>
 #include <rte_memzone.h>
+#include <rte_ring.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstring>
 #include <stdexcept>
+#include <thread>
+#include <utility>
 
 #include "dataplane/port_factory.h"
 
@@ -20,6 +24,68 @@ namespace {
 constexpr unsigned kDataRoomBytes = RTE_PKTMBUF_HEADROOM + kXdpHeadroomBytes + kFrameRoomBytes;
 constexpr unsigned kCachedPerLcore = 256;
 constexpr unsigned kMaxBulk = 512;
+
+// Mempool driver: a ring, as rte_mempool's own "ring_mp_mc", that can note what one thread takes and gives.
+constexpr const char* kOpsName = "vx_ring";
+struct Store {
+  rte_ring* ring = nullptr;
+  std::atomic<std::set<void*>*> recorder{nullptr};
+  std::thread::id recorded_thread;  // written before recorder
+
+  [[nodiscard]] std::set<void*>* recording() const noexcept {
+    std::set<void*>* set = recorder.load(std::memory_order_acquire);
+    return set != nullptr && recorded_thread == std::this_thread::get_id() ? set : nullptr;
+  }
+};
+Store& store_of(const rte_mempool* pool) noexcept { return *static_cast<Store*>(pool->pool_data); }
+
+int store_alloc(rte_mempool* pool) {
+  const std::string name = std::string("RG_") + pool->name;
+  rte_ring* ring = rte_ring_create(name.c_str(), rte_align32pow2(pool->size + 1), pool->socket_id, 0);
+  if (ring == nullptr) return -rte_errno;
+  auto* store = new Store;
+  store->ring = ring;
+  pool->pool_data = store;
+  return 0;
+}
+void store_free(rte_mempool* pool) {
+  rte_ring_free(store_of(pool).ring);
+  delete &store_of(pool);
+}
+int store_enqueue(rte_mempool* pool, void* const* objects, unsigned n) {
+  Store& store = store_of(pool);
+  if (std::set<void*>* set = store.recording()) [[unlikely]]
+    for (unsigned i = 0; i < n; ++i) set->erase(objects[i]);
+  return rte_ring_mp_enqueue_bulk(store.ring, objects, n, nullptr) == 0 ? -ENOBUFS : 0;
+}
+int store_dequeue(rte_mempool* pool, void** objects, unsigned n) {
+  Store& store = store_of(pool);
+  if (rte_ring_mc_dequeue_bulk(store.ring, objects, n, nullptr) == 0) return -ENOBUFS;
+  if (std::set<void*>* set = store.recording()) [[unlikely]]
+    set->insert(objects, objects + n);
+  return 0;
+}
+unsigned store_count(const rte_mempool* pool) { return rte_ring_count(store_of(pool).ring); }
+
+// Chooses our driver; makes it known to DPDK first when this is the process's first pool.
+int use_store(rte_mempool* pool) {
+  if (rte_mempool_set_ops_byname(pool, kOpsName, nullptr) == 0) return 0;
+  rte_mempool_ops ops{};
+  std::strncpy(ops.name, kOpsName, sizeof ops.name - 1);
+  ops.alloc = store_alloc;
+  ops.free = store_free;
+  ops.enqueue = store_enqueue;
+  ops.dequeue = store_dequeue;
+  ops.get_count = store_count;
+  if (const int index = rte_mempool_register_ops(&ops); index < 0) return index;
+  return rte_mempool_set_ops_byname(pool, kOpsName, nullptr);
+}
+
+// What this thread keeps for itself goes to the common store.
+void flush_cache(rte_mempool* pool) {
+  if (rte_mempool_cache* cache = rte_mempool_default_cache(pool, rte_lcore_id()); cache != nullptr)
+    rte_mempool_cache_flush(cache, pool);
+}
 
 void free_zone(rte_mempool_memhdr*, void* zone) { rte_memzone_free(static_cast<const rte_memzone*>(zone)); }
 
@@ -36,7 +102,7 @@ MbufPool::MbufPool(const std::string& name, unsigned buffers) {
                                    std::min(kCachedPerLcore, buffers * 2 / 3), sizeof(rte_pktmbuf_pool_private),
                                    static_cast<int>(rte_socket_id()), RTE_MEMPOOL_F_NO_IOVA_CONTIG);
   if (pool_ == nullptr) fail(name, buffers, "no memory");
-  if (const int error = rte_mempool_set_ops_byname(pool_, rte_mbuf_best_mempool_ops(), nullptr); error != 0) {
+  if (const int error = use_store(pool_); error != 0) {
     rte_mempool_free(pool_);
     rte_errno = -error;
     fail(name, buffers, "no mempool driver");
@@ -110,6 +176,19 @@ void MbufPool::take_back(const std::set<std::uint64_t>& offsets) noexcept {
     if (offset % object != 0 || offset / object >= pool_->size) continue;
     rte_mempool_put(pool_, memory_ + offset + pool_->header_size);
   }
+}
+
+MbufPool::Recording::Recording(MbufPool& pool) : pool_(pool) {
+  flush_cache(pool_.pool_);
+  Store& store = store_of(pool_.pool_);
+  store.recorded_thread = std::this_thread::get_id();
+  store.recorder.store(&missing_, std::memory_order_release);
+}
+MbufPool::Recording::~Recording() { store_of(pool_.pool_).recorder.store(nullptr, std::memory_order_release); }
+void MbufPool::Recording::put_back() noexcept {
+  flush_cache(pool_.pool_);
+  const std::set<void*> lost = std::exchange(missing_, {});
+  for (void* mbuf : lost) rte_mempool_put(pool_.pool_, mbuf);
 }
 
 std::unique_ptr<BufferPool> make_mbuf_pool(const std::string& name, unsigned buffers) {

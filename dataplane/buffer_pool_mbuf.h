@@ -38,6 +38,21 @@ class MbufPool final : public BufferPool {
   // Buffers that a closed net_af_xdp port left in its rings, by their offset in the pool's memory.
   void take_back(const std::set<std::uint64_t>& offsets) noexcept;
 
+  // Notes which buffers the calling thread takes from the pool and does not give back, until the end of its life.
+  // A PMD whose set-up fails loses those it took: put_back() then. One at a time.
+  class Recording {
+   public:
+    explicit Recording(MbufPool& pool);
+    ~Recording();
+    Recording(const Recording&) = delete;
+    Recording& operator=(const Recording&) = delete;
+    void put_back() noexcept;
+
+   private:
+    MbufPool& pool_;
+    std::set<void*> missing_;
+  };
+
   [[nodiscard]] rte_mempool* mempool() const noexcept { return pool_; }
   [[nodiscard]] unsigned available() const noexcept { return rte_mempool_avail_count(pool_); }
 

@@ -40,7 +40,7 @@ constexpr std::uint16_t kDpdkRingSize = 1024;
 constexpr std::chrono::milliseconds kDrainTime{2};
 // The kernel unbinds a closed AF_XDP socket from its queue later, in a work queue; till then the queue is busy.
 constexpr std::chrono::milliseconds kUnbindTime{30};
-constexpr int kBindAttempts = 5;
+constexpr int kBindAttempts = 30;
 
 // What DPDK logs while this lives, kept back: one fault is one line, ours.
 class CapturedLog {
@@ -70,6 +70,11 @@ class CapturedLog {
   FILE* stream_;
 };
 
+// The kernel does not bind a socket to the netdev's queue, perhaps only not yet.
+struct QueueBusy : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 struct EthdevSettings {
   std::uint16_t queues = 1;      // wanted; the device may have fewer
   std::uint16_t descriptors = kDpdkRingSize;
@@ -85,6 +90,7 @@ class EthdevPort final : public Port {
              const EthdevSettings& settings, MbufPool& pool)
       : Port(name), pool_(pool), device_(device), ifindex_(settings.ifindex) {
     const CapturedLog log;
+    MbufPool::Recording recording(pool);
     sockets_.begin();
     errno = 0;  // net_af_xdp takes a former EOPNOTSUPP for its own and then sees one queue only
     if (const int error = rte_eal_hotplug_add(bus.c_str(), device.c_str(), arguments.c_str()); error != 0)
@@ -94,11 +100,13 @@ class EthdevPort final : public Port {
       start(settings);
     } catch (const std::exception& e) {
       const std::string text = e.what() + log.cause();
-      remove();
+      remove(Stranded::kKnown);
+      recording.put_back();
+      if (text.find("create xsk socket") != std::string::npos) throw QueueBusy(text);
       throw std::runtime_error(text);
     }
   }
-  ~EthdevPort() override { remove(); }
+  ~EthdevPort() override { remove(Stranded::kInRings); }
 
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     std::array<rte_mbuf*, kMaxBurst> mbufs;
@@ -189,9 +197,12 @@ class EthdevPort final : public Port {
     sockets_.end();
   }
 
-  void remove() noexcept {
+  // How buffers are found that the PMD keeps at its end: in the rings, or the caller knows them.
+  enum class Stranded { kInRings, kKnown };
+  void remove(Stranded where) noexcept {
     if (sockets_.count() == 0) sockets_.end();  // start() did not come to its end
-    const std::set<std::uint64_t> stranded = sockets_.buffers_in_rings();
+    std::set<std::uint64_t> stranded;
+    if (where == Stranded::kInRings) stranded = sockets_.buffers_in_rings();
     const CapturedLog log;  // a netdev that went is no news
     rte_eth_dev_info info{};
     if (rte_eth_dev_is_valid_port(port_) != 0 && rte_eth_dev_info_get(port_, &info) == 0) {
@@ -266,7 +277,7 @@ class AfXdp {
       try {
         port_ = std::make_unique<EthdevPort>(name, "vdev", unused_device_name("net_af_xdp"), arguments, settings,
                                              mbuf_pool(context, name));
-      } catch (const std::runtime_error&) {
+      } catch (const QueueBusy&) {
         if (attempt == kBindAttempts) throw;
         std::this_thread::sleep_for(kUnbindTime);
       }

@@ -649,6 +649,23 @@ TEST_F(AfXdpTest, NicOfALivingVxplaneIsRefused) {
   EXPECT_NE(program(), "");
 }
 
+TEST_F(AfXdpTest, RefusedSetUpCostsNoBuffersAndSaysWhy) {
+  sh("ip link set vxb mtu 9000");  // veth: XDP is refused when the peer's MTU exceeds a page
+  for (int i = 0; i < 3; ++i) {
+    try {
+      const MadePort made = underlay();
+      FAIL();
+    } catch (const std::runtime_error& e) {
+      EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
+      EXPECT_THAT(e.what(), HasSubstr("vxa: "));
+    }
+    EXPECT_EQ(mbufs().available(), kBuffers);
+  }
+  EXPECT_THAT(sh("ethtool -k vxa"), HasSubstr("rx-vlan-offload: on"));
+  sh("ip link set vxb mtu 1500");
+  EXPECT_TRUE(underlay().port->is_alive());
+}
+
 TEST_F(AfXdpTest, OnlyVxlanForUsIsTakenTheRestIsTheKernels) {
   const MadePort made = underlay();
   made.steering->steer({false, 0, {IpAddress::v4(10, 9, 9, 1)}, {kVxlanPort}, {1000}});

@@ -19,9 +19,8 @@ enum class SourceVerdict : std::uint8_t {
   kViolation,  // static, sticky or blackhole, and not here: the frame is dropped
 };
 
-[[nodiscard]] inline SourceVerdict check_source(const Packet& packet, Fdb& fdb, std::uint64_t source_hash,
-                                                std::uint16_t now_s) noexcept {
-  const Fdb::Hit hit = fdb.find(packet.source_key, source_hash);
+[[nodiscard]] inline SourceVerdict check_source(const Packet& packet, Fdb& fdb, std::uint16_t now_s) noexcept {
+  const Fdb::Hit hit = fdb.find(packet.source_key);
   if (!hit) [[unlikely]] return SourceVerdict::kNew;
   const bool unsettled = (hit.value.flags() & (FdbValue::kMoved | FdbValue::kBlackhole)) != 0;
   if (hit.value.location() == packet.source && !unsettled) [[likely]] {
@@ -36,12 +35,11 @@ enum class SourceVerdict : std::uint8_t {
 [[nodiscard]] inline bool is_from_tunnel(const Packet& packet) noexcept { return !packet.source.is_port(); }
 
 // Sets packet.egress, or packet.flood for group, unknown and moving destinations.
-[[nodiscard]] inline DropReason find_egress(Packet& packet, Fdb& fdb, std::uint64_t destination_hash,
-                                            std::uint16_t now_s) noexcept {
+[[nodiscard]] inline DropReason find_egress(Packet& packet, Fdb& fdb, std::uint16_t now_s) noexcept {
   constexpr std::uint64_t kGroupBit = std::uint64_t{1} << 40;
   packet.flood = true;
   if ((packet.destination_key & kGroupBit) != 0) return DropReason::kNone;
-  const Fdb::Hit hit = fdb.find(packet.destination_key, destination_hash);
+  const Fdb::Hit hit = fdb.find(packet.destination_key);
   if (!hit || hit.value.has(FdbValue::kMoved)) [[unlikely]] return DropReason::kNone;
   packet.flood = false;
   if (hit.value.has(FdbValue::kBlackhole)) [[unlikely]] return DropReason::kFdbBlackhole;
@@ -52,5 +50,41 @@ enum class SourceVerdict : std::uint8_t {
   Fdb::note_used(hit, now_s);
   return DropReason::kNone;
 }
+
+// What most entries of a burst look like: checked by one comparison each, everything else takes the full way.
+// Valid for one FDB, one source (or any VTEPs as sources) and one second.
+class BridgeShortcut {
+ public:
+  // True: the source is known, here, and already noted this second.
+  [[nodiscard]] bool is_known_source(const Packet& packet, const Fdb& fdb, std::uint16_t now_s) noexcept {
+    if (packet.source != source_) [[unlikely]] {
+      if (packet.source == Location()) return false;
+      source_ = packet.source;
+      source_bits_ = fdb.live_bits(source_) | std::uint64_t{now_s} << 32;
+    }
+    constexpr std::uint64_t kMask = Fdb::kLiveMask | std::uint64_t{0xffff} << 32;
+    return ((fdb.peek(packet.source_key) ^ source_bits_) & kMask) == 0;
+  }
+  // True: the destination lies where the last one did and is noted this second; egress is set.
+  [[nodiscard]] bool is_usual_egress(Packet& packet, const Fdb& fdb) const noexcept {
+    constexpr std::uint64_t kMask = Fdb::kLiveMask | std::uint64_t{0xffff} << 48;
+    if (((fdb.peek(packet.destination_key) ^ egress_bits_) & kMask) != 0) return false;
+    packet.egress = egress_;
+    packet.flood = false;
+    return true;
+  }
+  // After find_egress() has found `egress`.
+  void remember(Location egress, const Fdb& fdb, std::uint16_t now_s) noexcept {
+    egress_ = egress;
+    egress_bits_ = fdb.live_bits(egress) | std::uint64_t{now_s} << 48;
+  }
+
+ private:
+  // Matches nothing: no entry is static, blackhole and moved at once, and a miss is 0.
+  static constexpr std::uint64_t kNothing = ~std::uint64_t{0};
+  Location source_, egress_;  // an unknown VTEP's source is Location() too: it keeps kNothing and takes the full way
+  std::uint64_t source_bits_ = kNothing;
+  std::uint64_t egress_bits_ = kNothing;
+};
 
 }  // namespace vx

@@ -20,12 +20,6 @@ namespace vx {
   return static_cast<std::uint16_t>((sum & 0xffff) + (sum >> 16));
 }
 
-// Adds two partial sums without losing the carry.
-[[nodiscard]] constexpr std::uint32_t checksum_add(std::uint32_t a, std::uint32_t b) noexcept {
-  const std::uint32_t sum = a + b;
-  return sum + (sum < a ? 1 : 0);
-}
-
 // The raw checksum field after one 16-bit word changed from `from` to `to` (all raw). RFC 1624 equation 3.
 [[nodiscard]] constexpr std::uint16_t checksum_update(std::uint16_t checksum, std::uint16_t from,
                                                       std::uint16_t to) noexcept {

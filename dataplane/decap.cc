@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/decap.h"
 
+#include <cstddef>
+
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
 
 namespace vx {
 namespace {
+
+constexpr std::uint32_t kHeaders = sizeof(UdpHeader) + sizeof(VxlanHeader);
 
 // One's complement sum of an option-less IPv4 header, folded; 0xffff when its checksum is right.
 std::uint16_t sum_of_20(const std::uint8_t* ip) noexcept {
@@ -156,6 +160,65 @@ DropReason locate_source(const Outer& outer, const ForwardingState& state, const
   return DropReason::kNone;
 }
 
+// RFC 768: zero is no checksum; over IPv6 that is an error, as in the kernel (RFC 8200 section 8.1).
+bool is_udp_right(const Packet& packet, const Outer& outer) noexcept {
+  if ((packet.offload.flags & kChecksumVerified) != 0) [[unlikely]] return true;
+  const auto* udp = view<UdpHeader>(outer.payload);
+  return udp->checksum.raw() == 0 ? outer.is_v4 : is_udp_sum_right(outer, udp->length.host());
+}
+
+// The last two checks, inner length and ECN; then the outer headers go.
+DropReason strip(Packet& packet, const Outer& outer, Location source) noexcept {
+  const std::uint32_t inner_length = view<UdpHeader>(outer.payload)->length.host() - kHeaders;
+  auto* inner = packet.data + (outer.payload + kHeaders - packet.data);
+  if (inner_length < sizeof(EthernetHeader)) [[unlikely]] return DropReason::kInnerTruncated;
+  if ((outer.tos & kEcnMask & ~kEct0) != 0) [[unlikely]] {  // ECT(0) and not-ECT change nothing inside
+    if (const auto reason = decap_ecn(inner, inner_length, outer.tos); reason != DropReason::kNone) return reason;
+  }
+  const auto front = static_cast<std::uint16_t>(inner - packet.data);
+  packet.tailroom = static_cast<std::uint16_t>(packet.tailroom + (packet.length - front - inner_length));
+  packet.pull_front(front);
+  packet.length = inner_length;
+  packet.offload = {};  // spoke of the outer packet
+  packet.outer_tos = outer.tos;
+  packet.source = source;
+  return DropReason::kNone;
+}
+
+// True: the packet's outer headers are those of `cache` and whole, but for checksums; `outer` is filled then.
+bool is_as_last(const Packet& packet, const UnderlayState& underlay, const DecapCache& cache, Outer& outer) noexcept {
+  const std::uint32_t layer3 = cache.layer3;
+  if (layer3 == 0 || packet.length < layer3 + sizeof(Ipv4Header) + kHeaders) return false;
+  Be16 type;
+  if (outer_layer3(packet, underlay, type) != layer3 || type != ether_type::kIpv4) return false;
+  const std::uint8_t* ip = packet.data + layer3;
+  const auto* header = view<Ipv4Header>(ip);
+  const auto* udp = view<UdpHeader>(ip + sizeof(Ipv4Header));
+  constexpr Be16 kFragment{kIpv4MoreFragments | kIpv4OffsetMask};
+  const std::uint32_t total = header->total_length.host(), udp_length = udp->length.host();
+  const std::uint64_t differs = (load<std::uint64_t>(header->source.data()) ^ cache.addresses) |
+                                (load<std::uint64_t>(ip + sizeof(Ipv4Header) + sizeof(UdpHeader)) ^ cache.vxlan) |
+                                static_cast<unsigned>(udp->destination_port.raw() ^ cache.udp_port.raw()) |
+                                static_cast<unsigned>(header->flags_fragment.raw() & kFragment.raw()) |
+                                static_cast<unsigned>(header->version_ihl ^ 0x45) |
+                                static_cast<unsigned>(header->protocol ^ ip_protocol::kUdp);
+  if (differs != 0 || total > packet.length - layer3 || udp_length < kHeaders || udp_length + sizeof(Ipv4Header) > total)
+    return false;
+  outer = {header->source.data(), header->destination.data(), ip + sizeof(Ipv4Header),
+           static_cast<std::uint32_t>(total - sizeof(Ipv4Header)), true, header->protocol, header->tos, false};
+  return true;
+}
+
+// The headers of a packet accepted from the VTEP in `cache`, for is_as_last(); options and IPv6 take the long way.
+void remember(const Packet& packet, const Outer& outer, DecapCache& cache) noexcept {
+  const auto layer3 = static_cast<std::uint32_t>(outer.payload - sizeof(Ipv4Header) - packet.data);
+  if (!outer.is_v4 || outer.source != packet.data + layer3 + offsetof(Ipv4Header, source)) return;
+  cache.layer3 = layer3;
+  cache.addresses = load<std::uint64_t>(outer.source);
+  cache.vxlan = load<std::uint64_t>(outer.payload + sizeof(UdpHeader));
+  cache.udp_port = view<UdpHeader>(outer.payload)->destination_port;
+}
+
 }  // namespace
 
 DropReason decap_ecn(std::uint8_t* frame, std::uint32_t length, std::uint8_t outer) noexcept {
@@ -185,6 +248,13 @@ DropReason decap_ecn(std::uint8_t* frame, std::uint32_t length, std::uint8_t out
 DecapResult decap(Packet& packet, const ForwardingState& state, DecapCache& cache, IpAddress& unknown_source) noexcept {
   const auto dropped = [](DropReason reason) { return DecapResult{reason, kNoIndex}; };
   Outer outer;
+  if (is_as_last(packet, state.underlay, cache, outer)) [[likely]] {
+    if (sum_of_20(outer.payload - sizeof(Ipv4Header)) != 0xffff || !is_udp_right(packet, outer)) [[unlikely]]
+      return dropped(DropReason::kOuterBadChecksum);
+    const DropReason reason = strip(packet, outer, Location::vtep(cache.vtep));
+    return reason == DropReason::kNone ? DecapResult{reason, cache.overlay} : dropped(reason);
+  }
+  cache.layer3 = 0;
   if (const auto reason = parse_outer(packet, state, outer); reason != DropReason::kNone) [[unlikely]]
     return dropped(reason);
   if (outer.is_fragment) [[unlikely]]
@@ -194,7 +264,6 @@ DecapResult decap(Packet& packet, const ForwardingState& state, DecapCache& cach
   if (outer.payload_length < sizeof(UdpHeader)) [[unlikely]] return dropped(DropReason::kOuterTruncated);
   const auto* udp = view<UdpHeader>(outer.payload);
   const std::uint32_t udp_length = udp->length.host();
-  constexpr std::uint32_t kHeaders = sizeof(UdpHeader) + sizeof(VxlanHeader);
   const auto* vxlan = view<VxlanHeader>(outer.payload + sizeof(UdpHeader));
   const bool has_vxlan = udp_length >= kHeaders && udp_length <= outer.payload_length;
 
@@ -209,37 +278,24 @@ DecapResult decap(Packet& packet, const ForwardingState& state, DecapCache& cach
   }
   if (is_own_source(outer)) [[unlikely]] return dropped(DropReason::kOuterOwnSource);
 
-  // RFC 768: zero is no checksum; over IPv6 that is an error, as in the kernel (RFC 8200 section 8.1).
-  if ((packet.offload.flags & kChecksumVerified) == 0) [[likely]] {
-    if (udp->checksum.raw() == 0 ? !outer.is_v4 : !is_udp_sum_right(outer, udp_length)) [[unlikely]]
-      return dropped(DropReason::kOuterBadChecksum);
-  }
+  if (!is_udp_right(packet, outer)) [[unlikely]] return dropped(DropReason::kOuterBadChecksum);
   // RFC 7348 section 5: I set. Its reserved bits are dropped when set, both words of them, as the kernel does.
   if (vxlan->flags_reserved.host() != kVxlanFlagI || (vxlan->vni_reserved.host() & 0xff) != 0) [[unlikely]]
     return dropped(DropReason::kVxlanBadFlags);
   if (!is_cached) [[unlikely]] {
     overlay_index = overlay_for(state, vxlan->vni_reserved.host() >> 8, outer, udp->destination_port);
     if (overlay_index == kNoIndex) return dropped(DropReason::kVxlanUnknownVni);
-    cache = {overlay_index, kNoIndex};
+    cache.overlay = overlay_index;
+    cache.vtep = kNoIndex;
   }
   Location source;
   if (const auto reason = locate_source(outer, state, state.overlays[overlay_index], cache, source, unknown_source);
       reason != DropReason::kNone) [[unlikely]]
     return dropped(reason);
 
-  const std::uint32_t inner_length = udp_length - kHeaders;
-  auto* inner = packet.data + (outer.payload + kHeaders - packet.data);
-  if (inner_length < sizeof(EthernetHeader)) [[unlikely]] return dropped(DropReason::kInnerTruncated);
-  if (const auto reason = decap_ecn(inner, inner_length, outer.tos); reason != DropReason::kNone) [[unlikely]]
-    return dropped(reason);
-  const auto front = static_cast<std::uint16_t>(inner - packet.data);
-  packet.tailroom = static_cast<std::uint16_t>(packet.tailroom + (packet.length - front - inner_length));
-  packet.pull_front(front);
-  packet.length = inner_length;
-  packet.outer_tos = outer.tos;
-  packet.offload = {};  // spoke of the outer packet
-  packet.source = source;
-  return {DropReason::kNone, overlay_index};
+  if (source.is_vtep()) remember(packet, outer, cache);
+  const DropReason reason = strip(packet, outer, source);
+  return reason == DropReason::kNone ? DecapResult{reason, overlay_index} : dropped(reason);
 }
 
 }  // namespace vx

@@ -21,6 +21,12 @@ struct DecapResult {
 struct DecapCache {
   OverlayIndex overlay = kNoIndex;
   VtepIndex vtep = kNoIndex;
+  // The outer IPv4 headers that were accepted from that VTEP, as they lie in memory: a packet with the same ones
+  // needs no lookup. layer3 == 0: none remembered.
+  std::uint32_t layer3 = 0;      // offset of the IPv4 header: 14 or 18
+  std::uint64_t addresses = 0;   // source and destination
+  std::uint64_t vxlan = 0;       // flags and VNI
+  Be16 udp_port;
 };
 
 // On kNone the packet is the inner frame, 14 bytes at least, its source is the VTEP (or Location() for an unknown one that

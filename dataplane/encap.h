@@ -47,11 +47,11 @@ inline void copy_outer_header(std::uint8_t* to, const Vtep& vtep) noexcept {
 
   const std::uint8_t* inner = packet.data;
   const std::uint32_t inner_length = packet.length;
-  const std::uint8_t tos = outer_tos(inner_tos(inner, inner_length), settings);
-  const std::uint32_t hash = flow_hash(inner, inner_length);
+  const InnerFlow flow = inner_flow(inner, inner_length);
+  const std::uint8_t tos = outer_tos(flow.tos, settings);
   // The hash scaled to the span instead of a remainder: one multiplication.
   const auto port = static_cast<std::uint16_t>(
-      vtep.source_port_min + (std::uint64_t{hash} * vtep.source_port_span >> 32));
+      vtep.source_port_min + (std::uint64_t{flow.hash} * vtep.source_port_span >> 32));
   const Be16 source_port{port};
 
   packet.push_front(vtep.header_length);
@@ -66,7 +66,7 @@ inline void copy_outer_header(std::uint8_t* to, const Vtep& vtep) noexcept {
     header->tos = tos;
     header->total_length = total;
     header->checksum = Be16::from_raw(static_cast<std::uint16_t>(
-        ~checksum_fold(checksum_add(vtep.ip_checksum, tos_word + total.raw()))));
+        ~checksum_fold(vtep.ip_checksum + tos_word + total.raw())));
     after_ip = ip + sizeof(Ipv4Header);
     udp_bytes = static_cast<std::uint16_t>(ip_length - sizeof(Ipv4Header));
   } else {
@@ -81,7 +81,7 @@ inline void copy_outer_header(std::uint8_t* to, const Vtep& vtep) noexcept {
   udp->length = udp_length;
   if (settings.udp_csum || !vtep.is_v4) {
     // The length counts twice: in the pseudo header and in the UDP header.
-    const std::uint32_t seed = checksum_add(vtep.pseudo_sum, 2u * udp_length.raw() + source_port.raw());
+    const std::uint32_t seed = vtep.pseudo_sum + 2u * udp_length.raw() + source_port.raw();
     const auto sum = static_cast<std::uint16_t>(~checksum_fold(checksum_partial(inner, inner_length, seed)));
     udp->checksum = Be16::from_raw(sum != 0 ? sum : 0xffff);  // RFC 768: zero means none
   }

@@ -90,15 +90,31 @@ class Fdb {
   Fdb& operator=(const Fdb&) = delete;
 
   // ---- readers: any thread, wait-free, no allocation ----
-  [[nodiscard]] std::uint64_t hash(std::uint64_t key) const noexcept {
-    std::uint64_t h = (key ^ seed_) * 0x9e3779b97f4a7c15u;
-    h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
-    return h ^ h >> 32;
-  }
-  void prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(&buckets_[hash & bucket_mask_]); }
+  // Always inline: gcc 12 takes an outlined function that only prefetches for one without effect and drops the call.
+  [[gnu::always_inline]] void prefetch(std::uint64_t key) const noexcept { __builtin_prefetch(&first_bucket(hash(key))); }
   // The live entry of `key`; entries of an older generation than their location's are a miss. Entries with
   // kMoved set are returned: what they mean depends on whether the MAC is source or destination.
-  [[nodiscard]] Hit find(std::uint64_t key, std::uint64_t hash) noexcept;
+  [[nodiscard]] Hit find(std::uint64_t key) noexcept;
+  // The raw value in the first bucket of `key`, 0 when it is not there: not checked for liveness, for comparison
+  // with live_bits() only. One line touched; find() tells the rest.
+  [[nodiscard]] std::uint64_t peek(std::uint64_t key) const noexcept {
+    const Bucket& bucket = first_bucket(hash(key));
+    const unsigned found = match(bucket, key);
+    if (found == 0) [[unlikely]]
+      return 0;
+    const auto way = static_cast<unsigned>(__builtin_ctz(found));
+    const std::uint64_t value = bucket.values[way].load(std::memory_order_acquire);
+    return (bucket.keys[way].load(std::memory_order_relaxed) & kKeyMask) == key ? value : 0;
+  }
+  // What a live, settled, learned entry at `location` has in the bits of kLiveMask: valid, not static, moved or
+  // blackhole, of the location's generation. One comparison instead of all those questions.
+  static constexpr std::uint64_t kLiveMask =
+      0xffff | std::uint64_t{FdbValue::kValid | FdbValue::kStatic | FdbValue::kBlackhole | FdbValue::kMoved} << 16 |
+      std::uint64_t{FdbValue::kGenerationMask} << 22;
+  [[nodiscard]] std::uint64_t live_bits(Location location) const noexcept {
+    return location.raw() | std::uint64_t{FdbValue::kValid} << 16 |
+           std::uint64_t{generations_[generation_index(location)].load(std::memory_order_relaxed)} << 22;
+  }
   // Notes activity at second `now` (modulo 65536); writes only if that second is not yet noted.
   static void note_updated(const Hit& hit, std::uint16_t now) noexcept;
   static void note_used(const Hit& hit, std::uint16_t now) noexcept;
@@ -153,6 +169,11 @@ class Fdb {
   };
 
   static std::uint64_t random_seed();
+  // Both halves of the 128-bit product, folded: one multiplication, cheaper to repeat than to keep.
+  [[nodiscard]] std::uint64_t hash(std::uint64_t key) const noexcept {
+    const auto product = static_cast<unsigned __int128>(key ^ seed_) * 0x9e3779b97f4a7c15u;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+  }
   [[nodiscard]] Bucket& first_bucket(std::uint64_t hash) const noexcept { return buckets_[hash & bucket_mask_]; }
   // Never the first one, unless there is only one.
   [[nodiscard]] Bucket& second_bucket(std::uint64_t hash) const noexcept {
@@ -220,13 +241,14 @@ inline Fdb::Hit Fdb::find_in(Bucket& bucket, std::uint64_t key) const noexcept {
   return {value, &bucket.values[way]};
 }
 
-inline Fdb::Hit Fdb::find(std::uint64_t key, std::uint64_t hash) noexcept {
-  Bucket& first = first_bucket(hash);
+inline Fdb::Hit Fdb::find(std::uint64_t key) noexcept {
+  const std::uint64_t key_hash = hash(key);
+  Bucket& first = first_bucket(key_hash);
   const Hit hit = find_in(first, key);
   if (hit || first.keys[0].load(std::memory_order_relaxed) >> kOverflowShift == 0) [[likely]]
     return hit;
   // Entries only ever move from first to second bucket, copy before clear: this order cannot miss one.
-  return find_in(second_bucket(hash), key);
+  return find_in(second_bucket(key_hash), key);
 }
 
 inline void Fdb::note_updated(const Hit& hit, std::uint16_t now) noexcept {

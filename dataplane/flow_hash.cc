@@ -1,32 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/flow_hash.h"
 
-#include <nmmintrin.h>
-
-#include "dataplane/wire.h"
-
 namespace vx {
 namespace {
 
-template <typename Word>
-Word load(const std::uint8_t* bytes) noexcept {
-  Word word;
-  std::memcpy(&word, bytes, sizeof word);
-  return word;
-}
-
-// CRC32C mixes well into its low bits; the multiplication carries that to the high ones, which pick the port.
-std::uint32_t finish(std::uint64_t crc) noexcept {
-  return static_cast<std::uint32_t>((crc * 0x9e3779b97f4a7c15u) >> 32);
-}
-
 std::uint32_t hash_macs(const std::uint8_t* frame, Be16 type) noexcept {
   const auto crc = _mm_crc32_u64(0, load<std::uint64_t>(frame));
-  return finish(_mm_crc32_u64(crc, load<std::uint32_t>(frame + 8) | std::uint64_t{type.raw()} << 32));
-}
-
-constexpr bool has_ports(std::uint8_t protocol) noexcept {
-  return protocol == ip_protocol::kTcp || protocol == ip_protocol::kUdp || protocol == ip_protocol::kSctp;
+  return flow_hash_finish(_mm_crc32_u64(crc, load<std::uint32_t>(frame + 8) | std::uint64_t{type.raw()} << 32));
 }
 
 }  // namespace
@@ -45,10 +25,9 @@ std::uint32_t flow_hash(const std::uint8_t* frame, std::uint32_t length) noexcep
     const auto* ip = view<Ipv4Header>(frame + at);
     const bool is_fragment =
         (ip->flags_fragment.host() & (kIpv4MoreFragments | kIpv4OffsetMask)) != 0;  // first ones too
-    std::uint64_t rest = std::uint64_t{ip->protocol} << 32;
     const std::uint32_t ports = at + ip->header_length();
-    if (has_ports(ip->protocol) && !is_fragment && length >= ports + 4) rest |= load<std::uint32_t>(frame + ports);
-    return finish(_mm_crc32_u64(_mm_crc32_u64(0, load<std::uint64_t>(ip->source.data())), rest));
+    const bool counts = has_ports(ip->protocol) && !is_fragment && length >= ports + 4;
+    return flow_hash_ipv4(*ip, counts ? load<std::uint32_t>(frame + ports) : 0);
   }
 
   if (type == ether_type::kIpv6 && length >= at + sizeof(Ipv6Header)) {
@@ -60,16 +39,20 @@ std::uint32_t flow_hash(const std::uint8_t* frame, std::uint32_t length) noexcep
     // RFC 8200 section 4: option-like headers carry their length in units of 8 bytes after the first 8.
     for (int headers = 0; headers < 4; ++headers) {
       if (next != ip_protocol::kHopByHop && next != ip_protocol::kRouting && next != ip_protocol::kDestinationOptions) break;
-      if (length < at + 8) return finish(crc);
+      if (length < at + 8) return flow_hash_finish(crc);
       next = frame[at];
       at += (frame[at + 1] + 1u) * 8;
     }
     // The first fragment has a fragment header too: what follows it is not hashed on any fragment.
     std::uint64_t rest = 0;
     if (has_ports(next) && length >= at + 4) rest = std::uint64_t{next} << 32 | load<std::uint32_t>(frame + at);
-    return finish(_mm_crc32_u64(crc, rest));
+    return flow_hash_finish(_mm_crc32_u64(crc, rest));
   }
   return hash_macs(frame, type);
+}
+
+InnerFlow inner_flow_of_any(const std::uint8_t* frame, std::uint32_t length) noexcept {
+  return {flow_hash(frame, length), inner_tos(frame, length)};
 }
 
 }  // namespace vx

@@ -179,9 +179,8 @@ void Pipeline::classify_all(Batch& batch, const Fdb& fdb, const VlanTable& vlans
   const DropReason truncated = is_from_tunnel(*batch.packets[0]) ? DropReason::kInnerTruncated : DropReason::kGuestTruncated;
   for_each_packet(batch, [&](Packet& packet) {
     const DropReason reason = classify(packet, vlans, truncated);
-    const auto at = static_cast<std::size_t>(&packet - burst_);
-    fdb.prefetch(source_hash_[at] = fdb.hash(packet.source_key));
-    fdb.prefetch(destination_hash_[at] = fdb.hash(packet.destination_key));
+    fdb.prefetch(packet.source_key);
+    fdb.prefetch(packet.destination_key);
     return reason;
   });
 }
@@ -192,18 +191,19 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
   const std::uint16_t seconds = now_.seconds, mtu = overlay.mtu;
   // Netdev mode: what comes out of the tunnel goes up, with no lookup.
   const bool to_uplink = is_from_tunnel(*batch.packets[0]) && overlay.uplink != kNoIndex;
+  BridgeShortcut shortcut;
   for_each_packet(batch, [&](Packet& packet) {
-    const auto at = static_cast<std::size_t>(&packet - burst_);
     DropReason reason = DropReason::kNone;
-    if (learns) {
-      const SourceVerdict verdict = check_source(packet, fdb, source_hash_[at], seconds);
+    if (learns && !shortcut.is_known_source(packet, fdb, seconds)) [[unlikely]] {
+      const SourceVerdict verdict = check_source(packet, fdb, seconds);
       if (verdict != SourceVerdict::kKnown) [[unlikely]] reason = report_source(packet, overlay_index, verdict);
     }
     if (to_uplink) [[unlikely]] {
       packet.flood = false;
       packet.egress = Location::port(overlay.uplink);
-    } else if (reason == DropReason::kNone) [[likely]] {
-      reason = find_egress(packet, fdb, destination_hash_[at], seconds);
+    } else if (reason == DropReason::kNone && !shortcut.is_usual_egress(packet, fdb)) [[unlikely]] {
+      reason = find_egress(packet, fdb, seconds);
+      if (reason == DropReason::kNone && !packet.flood) shortcut.remember(packet.egress, fdb, seconds);
     }
     return reason == DropReason::kNone ? check_overlay_mtu(packet, mtu) : reason;
   });

@@ -133,7 +133,6 @@ class Pipeline {
 
   // Of the burst in hand, by position in it.
   Packet* burst_ = nullptr;
-  std::array<std::uint64_t, kMaxBurst> source_hash_, destination_hash_;
   std::array<OverlayIndex, kMaxBurst> overlay_of_;
   std::array<IpAddress, kMaxBurst> unknown_source_;
   DecapCache decap_cache_;

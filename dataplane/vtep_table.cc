@@ -71,7 +71,7 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
     ip->protocol = ip_protocol::kUdp;
     std::memcpy(ip->source.data(), fields.source.v4_bytes(), 4);
     std::memcpy(ip->destination.data(), fields.destination.v4_bytes(), 4);
-    vtep.ip_checksum = checksum_partial(at, sizeof *ip);  // TOS and total length still zero
+    vtep.ip_checksum = checksum_fold(checksum_partial(at, sizeof *ip));  // TOS and total length still zero
     pseudo = checksum_partial(ip->source.data(), 8, pseudo);
     ip->tos = fields.tos;
     at += sizeof *ip;
@@ -92,7 +92,7 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
   auto* vxlan = view<VxlanHeader>(at);
   vxlan->flags_reserved = Be32(kVxlanFlagI);
   vxlan->vni_reserved = Be32(fields.vni << 8);
-  vtep.pseudo_sum = checksum_partial(at, sizeof *vxlan, pseudo);
+  vtep.pseudo_sum = checksum_fold(checksum_partial(at, sizeof *vxlan, pseudo));
   at += sizeof *vxlan;
   vtep.header_length = static_cast<std::uint8_t>(at - vtep.bytes.data());
 }

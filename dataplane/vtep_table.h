@@ -38,8 +38,8 @@ struct alignas(64) Vtep {
   std::uint16_t outer_mtu = 0;           // outer IP packet at most, bytes
   std::uint16_t source_port_min = 49152; // RFC 7348 section 5: the dynamic range
   std::uint32_t source_port_span = 16384;
-  std::uint32_t ip_checksum = 0;         // IPv4: partial sum of the header with total length, TOS and checksum zero
-  std::uint32_t pseudo_sum = 0;          // UDP: partial sum of pseudo header, UDP and VXLAN header, without the lengths and the source port
+  std::uint32_t ip_checksum = 0;         // IPv4: folded sum of the header with total length, TOS and checksum zero
+  std::uint32_t pseudo_sum = 0;          // UDP: folded sum of pseudo header, UDP and VXLAN header, without the lengths and the source port
   IpAddress address;
 };
 

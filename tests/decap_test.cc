@@ -308,6 +308,59 @@ TEST(VxlanDecap, CongestionMarkOnFramesThatAreNotIpPasses) {
   EXPECT_EQ(decapped(host, outer4(kCe).raw(bytes).build()).inner, bytes);
 }
 
+// The cache holds the last accepted outer headers: any frame after any other must come out as it does alone.
+TEST(VxlanDecap, WhatTheCacheHoldsNeverChangesAVerdict) {
+  TestHost host;
+  host.state.overlays[0].accept_unknown_vteps = true;
+  const auto from = [](const IpAddress& source, std::uint32_t vni, std::uint16_t port) {
+    FrameBuilder b;
+    b.eth(kOurMac, kPeerMac).ipv4(source, kLocal4).udp(55555, port).vxlan(vni).raw(kInnerFrame);
+    return b.build();
+  };
+  auto fragment = from(kRemote4, 1000, 4789), flagless = fragment, bad_sum = fragment, short_udp = fragment;
+  fragment[20] = 0x20;  // MF; the header checksum is then wrong too, unless mended
+  fragment[24] = static_cast<std::uint8_t>(fragment[24] - 0x20);
+  flagless[42] = 0;
+  bad_sum[60] ^= 1;
+  short_udp[38] = 0x7f;
+  const std::vector<Bytes> frames = {
+      from(kRemote4, 1000, 4789), from(kOther4, 1000, 4789), from(IpAddress::v4(172, 18, 9, 9), 1000, 4789),
+      from(kRemote4, 1001, 4789), from(kRemote4, 1000, 4790), from(kLocal4, 1000, 4789),
+      fragment, flagless, bad_sum, short_udp};
+  struct Seen {
+    DropReason reason;
+    OverlayIndex overlay;
+    Location source;
+    Bytes inner;
+    bool operator==(const Seen&) const = default;
+  };
+  const auto see = [&](const Bytes& frame, DecapCache& cache) {
+    Packet packet = host.pool.receive(frame);
+    IpAddress unknown;
+    const auto result = decap(packet, host.state, cache, unknown);
+    const bool passed = result.reason == DropReason::kNone;
+    const Seen seen{result.reason, result.overlay, passed ? packet.source : Location(),
+                    Bytes(packet.data, packet.data + packet.length)};
+    host.pool.give_back(packet.buffer);
+    return seen;
+  };
+  std::vector<Seen> alone;
+  for (const auto& frame : frames) {
+    DecapCache empty;
+    alone.push_back(see(frame, empty));
+  }
+  EXPECT_EQ(alone[0].source, Location::vtep(0));
+  EXPECT_EQ(alone[1].source, Location::vtep(1));
+  for (std::size_t a = 0; a < frames.size(); ++a)
+    for (std::size_t b = 0; b < frames.size(); ++b)
+      for (std::size_t c = 0; c < frames.size(); ++c) {
+        DecapCache cache;
+        (void)see(frames[a], cache);
+        (void)see(frames[b], cache);
+        EXPECT_EQ(see(frames[c], cache), alone[c]) << a << ' ' << b << ' ' << c;
+      }
+}
+
 TEST(VxlanDecap, OverlaysDifferInVniAddressAndPort) {
   TestHost host;
   OverlayState second = host.state.overlays[0];

@@ -13,7 +13,7 @@ namespace vx {
 namespace {
 
 std::uint64_t key_of(std::uint64_t n) { return fdb_key(static_cast<std::uint16_t>(1 + n % 4094), MacAddress::from_u48(0x020000000000u + n)); }
-Fdb::Hit look_up(Fdb& fdb, std::uint64_t key) { return fdb.find(key, fdb.hash(key)); }
+Fdb::Hit look_up(Fdb& fdb, std::uint64_t key) { return fdb.find(key); }
 
 TEST(Fdb, KeyHoldsVidAndMac) {
   const auto key = fdb_key(4094, MacAddress{{0x52, 0x54, 0x00, 0xaa, 0xbb, 0x01}});

@@ -267,8 +267,8 @@ TEST(Learning, ActivityIsNotedByReceivedAndSentFramesOncePerSecond) {
   host.learn_all();
   host.now = Moment::at(107'000'000'000);
   host.receive(1, guest_frame(kGuestB, kGuestA).build());
-  auto a = host.fdb().find(fdb_key(1, kGuestA), host.fdb().hash(fdb_key(1, kGuestA)));
-  auto b = host.fdb().find(fdb_key(1, kGuestB), host.fdb().hash(fdb_key(1, kGuestB)));
+  auto a = host.fdb().find(fdb_key(1, kGuestA));
+  auto b = host.fdb().find(fdb_key(1, kGuestB));
   EXPECT_EQ(a.value.updated(), 107);
   EXPECT_EQ(a.value.used(), 100);
   EXPECT_EQ(b.value.updated(), 100) << "only received frames refresh";

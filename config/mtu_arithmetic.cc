@@ -9,8 +9,10 @@ namespace {
 
 constexpr unsigned kMinIpv6Mtu = 1280;  // RFC 8200 section 5
 
+// Of the local address, else of the remotes; IPv4 while neither is known.
 bool is_ipv6(const Settings& settings) {
-  return settings.vxlan.local && !settings.vxlan.local->is_v4();
+  if (settings.vxlan.local) return !settings.vxlan.local->is_v4();
+  return !settings.vxlan.remotes.empty() && !settings.vxlan.remotes.front().is_v4();
 }
 unsigned less(unsigned from, unsigned what) { return from > what ? from - what : 0; }
 

@@ -237,9 +237,9 @@ class Settler {
   }
 
   void settle_mtus() {
-    if (!s_.vxlan.local || draft_.bad.count("underlay.mtu") != 0 ||
-        draft_.bad.count("vxlan.mtu") != 0)
-      return;
+    if (draft_.bad.count("underlay.mtu") != 0 || draft_.bad.count("vxlan.mtu") != 0) return;
+    // Every problem at once: without a local address too, as long as both figures are the operator's.
+    if (!s_.vxlan.local && !(is_given("underlay.mtu") && is_given("vxlan.mtu"))) return;
     const unsigned ceiling = largest_safe_mtu(s_);
     if (ceiling < kSmallestMtu)
       return tell(Severity::kError, "underlay.mtu",

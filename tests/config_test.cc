@@ -402,6 +402,21 @@ TEST(Config, AllProblemsAreToldAtOnceInOrderOfLines) {
                           "f:11: port: a: driver= is missing"));
 }
 
+TEST(Config, MtusAreJudgedByIpv4WhileNoFamilyIsKnown) {
+  std::string text;
+  for (unsigned i = 1; i <= kBase.size(); ++i) {
+    const char* other = i == 4 ? "" : i == 5 ? "vxlan-remoteip = nonsense" : "mtu = 1400";
+    text += (i >= 4 && i <= 6 ? other : kBase[i - 1]) + std::string("\n");
+  }
+  const auto result = load_text(text);
+  ASSERT_EQ(result.problems.size(), 2u);
+  EXPECT_EQ(result.problems[0].line, 5u);
+  EXPECT_EQ(result.problems[1].line, 6u);
+  EXPECT_EQ(result.problems[1].text,
+            "1400 does not fit: at most 1350, an underlay MTU of 1400 less 50 bytes of VXLAN over "
+            "IPv4");
+}
+
 TEST(Config, UnreadableFileIsOneProblem) {
   const Directory directory;
   EXPECT_THAT(directory.lines(load(directory.path("gone"), kNoHost).problems),

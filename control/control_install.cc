@@ -133,19 +133,16 @@ void Control::install_underlay() {
   config.own_address = underlay_ ? 0 : 1;
   config.hold_port = std::any_of(overlays_.begin(), overlays_.end(),
                                  [](const auto& overlay) { return overlay->settings.vxlan.hold_port; });
-  const ManagedPort* port = ports_.find(underlay_settings_.device);
-  if (underlay_) {
-    config.mac = underlay_->source_mac();
-  } else if (port != nullptr && port->info) {
-    config.mac = port->info->mac;
-  }
+  // As the netdev has it now: whoever changes its MAC, we follow.
+  const MacAddress own_mac = underlay_ ? MacAddress{} : ports_.mac_of(underlay_settings_.device);
+  config.mac = underlay_ ? underlay_->source_mac() : own_mac;
   if (config.mac.is_zero()) config.mac = installer_.underlay().mac;
   const auto all = locals();
   if (all.size() > config.local.size()) note(fmt::format("more than {} local addresses", config.local.size()));
   config.local_count = static_cast<std::uint16_t>(std::min(all.size(), config.local.size()));
   std::copy_n(all.begin(), config.local_count, config.local.begin());
   if (!installer_.set_underlay(config)) note("underlay: " + installer_.complaint());
-  if (!underlay_ && port != nullptr && port->info) resolver_.set_local(config.mac, all);
+  if (!own_mac.is_zero()) resolver_.set_local(own_mac, all);
 }
 
 protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddress& address,

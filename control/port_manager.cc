@@ -88,6 +88,14 @@ const ManagedPort* PortManager::find(const std::string& name) const {
   return at == ports_.end() ? nullptr : &at->second;
 }
 
+MacAddress PortManager::mac_of(const std::string& name) const {
+  const ManagedPort* port = find(name);
+  if (port == nullptr || !port->info) return {};
+  const auto link = links_.find(name);
+  const bool has_netdev = needs_netdev(port->wanted.config) && link != links_.end();
+  return has_netdev && !link->second.mac.is_zero() ? link->second.mac : port->info->mac;
+}
+
 const ManagedPort* PortManager::at_slot(PortIndex slot) const { return find(name_of_slot(slot)); }
 
 void PortManager::vacate(ManagedPort& port) {

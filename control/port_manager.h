@@ -73,6 +73,8 @@ class PortManager {
   [[nodiscard]] const std::map<std::string, ManagedPort>& ports() const noexcept { return ports_; }
   [[nodiscard]] const ManagedPort* find(const std::string& name) const;
   [[nodiscard]] const ManagedPort* at_slot(PortIndex slot) const;
+  // The MAC of an attached port's netdev now, else of the device when it was attached; zero: not attached.
+  [[nodiscard]] MacAddress mac_of(const std::string& name) const;
   // Between control's slots and the dataplane's indices; kNoIndex when there is no such port now.
   [[nodiscard]] PortIndex index_of_slot(PortIndex slot) const noexcept;
   [[nodiscard]] PortIndex slot_of_index(PortIndex index) const noexcept;

@@ -204,5 +204,24 @@ TEST_F(PortManagerTest, SlotsAreReusedOnceReleased) {
   EXPECT_EQ(ports.name_of_slot(first), "c");
 }
 
+TEST_F(PortManagerTest, TheMacIsTheNetdevsOfNowNotThatOfTheAttachment) {
+  constexpr MacAddress kOld{{2, 0, 0, 0, 0, 1}}, kNew{{2, 0, 0, 0, 0, 2}};
+  ports.configure({wanted("eth0", PortDriver::kAfXdp), wanted("fast0", PortDriver::kDpdk)});
+  Link eth0 = link("eth0", 7);
+  eth0.mac = kOld;
+  ports.on_link(eth0);
+  EXPECT_TRUE(ports.mac_of("eth0").is_zero()) << "not attached yet";
+  for (const auto& action : ports.actions(0)) {
+    auto attached = info(action.config, next_index++);
+    attached.mac = kOld;
+    ports.attached(std::string(protocol::text_of(action.config.name)), attached);
+  }
+  EXPECT_EQ(ports.mac_of("eth0"), kOld);
+  eth0.mac = kNew;
+  ports.on_link(eth0);
+  EXPECT_EQ(ports.mac_of("eth0"), kNew);
+  EXPECT_EQ(ports.mac_of("fast0"), kOld) << "no netdev: the device's own";
+}
+
 }  // namespace
 }  // namespace vx::control

@@ -325,7 +325,7 @@ if __name__ == "__main__":
                 [dataplane_killed, dataplane_killed_keeps_fdb, control_away_loses_nothing, control_away_new_macs_flood, both_killed, link_flap,
                  host_reaches_itself, stale_heartbeat_passes, host_tcp_undisturbed, peer_changes_mac])
     suite.group("vxplane-vxplane VLAN 4003, own address", lambda: pair("vxplane", "vxplane", vlan=4003, own=True),
-                [dataplane_killed, control_away_loses_nothing, both_killed, link_flap, host_tcp_undisturbed])
+                [dataplane_killed, control_away_loses_nothing, both_killed, link_flap, host_tcp_undisturbed, peer_changes_mac])
     for title, options in (("", {}), (" VLAN 4003, own address", {"vlan": 4003, "own": True})):
         suite.group("vxplane-kernel" + title, lambda options=options: pair("vxplane", "kernel", **options), [peer_changes_mac, link_flap])
     suite.group("one node", nothing, [clean_stop_leaves_nothing, dpdk_leaves_no_files, foreign_program_refused, own_leftover_replaced,

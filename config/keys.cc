@@ -11,6 +11,7 @@ constexpr std::uint64_t kMinMtu = 68, kMaxMtu = 65535;  // RFC 791: every link c
 constexpr std::uint64_t kMaxVni = 0xffffff;             // RFC 7348: 24 bits
 constexpr std::uint64_t kMaxAgeing_s = 32767;           // half of the dataplane's 16-bit clock
 constexpr std::size_t kMaxDeviceName = 31;              // as protocol::Name holds
+constexpr std::size_t kMaxCpuList = 255;                // as protocol::Text holds
 constexpr std::uint64_t kMaxLearned = 1u << 20;
 
 using Values = std::vector<std::string>;
@@ -90,7 +91,7 @@ Complaint read_port_line(Settings& s, const std::string& v) {
   return complaint;
 }
 Complaint read_lcores(Settings& s, const std::string& v) {
-  if (v.find_first_not_of("0123456789,-@()") != std::string::npos ||
+  if (v.size() > kMaxCpuList || v.find_first_not_of("0123456789,-") != std::string::npos ||
       v.find_first_of("0123456789") == std::string::npos)
     return fmt::format("'{}' is not a list of cores, e.g. 1 or 1-3,5", v);
   return s.dataplane.lcores = v, Complaint{};

@@ -7,6 +7,7 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "control/log.h"
 #include "control/text.h"
@@ -66,6 +67,7 @@ void Control::apply(std::vector<config::Settings> settings) {
   const Underlay::Device device{settings[0].underlay.device, settings[0].underlay.vlan};
   const bool is_new_device = device.name != underlay_settings_.device || device.vlan != underlay_settings_.vlan;
   underlay_settings_ = settings[0].underlay;
+  dataplane_settings_ = settings[0].dataplane;
   if (is_own) underlay_.reset();
   if (!is_own && (!underlay_ || is_new_device)) underlay_ = std::make_unique<Underlay>(kernel_, device);
 
@@ -103,6 +105,7 @@ Control::ReloadResult Control::reload() {
   for (const auto& overlay : overlays_) vteps_after += overlay->vteps.all().size();
   resync_kernel(EventLoop::now());
   configure_ports();
+  if (client_.is_connected() && set_workers() && !workers_problem_.empty()) result.problems.push_back(workers_problem_);
   sync();
   save();
   const auto tell = [&](std::string_view what, std::size_t before, std::size_t after) {
@@ -195,7 +198,7 @@ void Control::try_connect() {
 void Control::on_disconnected() {
   loop_.remove(client_.event_fd());
   ports_.on_disconnected();
-  log_warning("the dataplane is gone; waiting for it");
+  if (!has_asked_to_restart_) log_warning("the dataplane is gone; waiting for it");
 }
 
 void Control::on_connected() {
@@ -208,6 +211,7 @@ void Control::on_connected() {
   connected_at_ = EventLoop::now();
   are_missing_vacated_ = false;
   is_mirror_due_ = true;
+  if (!set_workers()) return;
   if (!installer_.read_back()) return client_.disconnect();
   instance_ = client_.hello().instance;
   was_connected_ = true;
@@ -225,6 +229,30 @@ void Control::on_connected() {
     if (!client_.is_connected()) return;
   }
   sync();
+}
+
+// Before anything else is sent: only a dataplane without ports takes other lcores, by starting over. It is asked
+// once: one that comes back without them (they do not work there) is not sent round in circles.
+bool Control::set_workers() {
+  protocol::WorkersConfig config;
+  protocol::set_text(config.lcores, dataplane_settings_.lcores);
+  config.poll = dataplane_settings_.poll == config::Poll::kBusy ? protocol::WorkerPoll::kBusy : protocol::WorkerPoll::kAdaptive;
+  config.may_restart = std::exchange(has_asked_to_restart_, false) ? 0 : 1;
+  const auto reply = client_.request(protocol::MessageType::kWorkersSet, config);
+  if (!client_.is_connected()) return false;
+  const auto answer = reply ? reply->record<protocol::WorkersReply>() : std::nullopt;
+  std::string problem = answer ? "" : "dataplane: " + client_.error();
+  if (!problem.empty() && problem != workers_problem_) log_warning(problem);
+  workers_problem_ = std::move(problem);
+  if (!answer) return true;
+  std::string note(protocol::text_of(answer->note));
+  if (!note.empty() && note != workers_note_) log_info("dataplane: " + note);
+  workers_note_ = std::move(note);
+  has_asked_to_restart_ = answer->restarts != 0;
+  if (!has_asked_to_restart_) return true;
+  log_info(fmt::format("dataplane: starts over with lcores = {}", dataplane_settings_.lcores));
+  client_.disconnect();
+  return false;
 }
 
 void Control::assign_indices() {
@@ -333,6 +361,7 @@ std::vector<std::string> Control::problems() const {
     problems.push_back("dataplane: " + client_.error());
   } else {
     problems.insert(problems.end(), faults_before_.begin(), faults_before_.end());
+    if (!workers_problem_.empty()) problems.push_back(workers_problem_);
   }
   for (const auto& [name, port] : ports_.ports())
     if (port.status != PortStatus::kUp && client_.is_connected())

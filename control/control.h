@@ -85,6 +85,8 @@ class Control {
 
   void try_connect();
   void on_connected();
+  // False: the dataplane starts over with other lcores, or is gone.
+  bool set_workers();
   void take_over_vteps(Overlay& overlay);
   void assign_indices();
   void read_fdb(Overlay& overlay, bool is_first);
@@ -124,6 +126,7 @@ class Control {
   OwnResolver resolver_;
   std::unique_ptr<Underlay> underlay_;  // null: vtep-address = own
   config::UnderlaySettings underlay_settings_;
+  config::DataplaneSettings dataplane_settings_;
   std::vector<std::unique_ptr<Overlay>> overlays_;
   Monitor monitor_;
   std::map<std::pair<OverlayIndex, IpAddress>, Milliseconds> vtep_useful_at_;  // learned VTEPs: last had MACs
@@ -135,6 +138,8 @@ class Control {
   std::uint64_t instance_ = 0;
   Milliseconds started_at_ = 0, connected_at_ = 0;
   std::vector<std::string> faults_, faults_before_, state_problems_;
+  bool has_asked_to_restart_ = false;  // and not seen since whether that helped
+  std::string workers_problem_, workers_note_;
 };
 
 }  // namespace vx::control

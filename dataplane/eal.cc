@@ -7,7 +7,6 @@
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
-#include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "dataplane/cpu_list.h"
 #include "dataplane/log.h"
 
 namespace vx {
@@ -25,7 +25,6 @@ namespace {
 constexpr unsigned kReservedMb = 48;  // rings, device data, EAL itself
 constexpr unsigned kBufferBytes =
     2752;  // mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header
-constexpr unsigned kMaxWorkers = 64;  // VXP_MAX_QUEUES
 
 // EAL logs go through us: journald's prefix, and not to syslog a second time.
 ssize_t write_eal_log(void*, const char* text, std::size_t size) {
@@ -92,55 +91,7 @@ std::size_t read_number(const std::filesystem::path& path) {
   return file >> number ? number : 0;
 }
 
-unsigned parse_cpu(std::string_view text, const std::string& list) {
-  unsigned cpu = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cpu);
-  if (error != std::errc{} || end != text.data() + text.size())
-    throw std::invalid_argument(
-        fmt::format("--lcores {}: expected CPU numbers such as 1 or 1,2 or 1-3", list));
-  return cpu;
-}
-
 }  // namespace
-
-std::vector<unsigned> usable_cpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<unsigned> cpus;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return {0};
-  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  return cpus;
-}
-
-std::vector<unsigned> parse_cpu_list(const std::string& list, const std::vector<unsigned>& usable) {
-  std::vector<unsigned> cpus;
-  std::string_view rest = list;
-  for (bool more = true; more;) {
-    const auto comma = rest.find(',');
-    const auto item = rest.substr(0, comma);
-    more = comma != std::string_view::npos;
-    if (more) rest.remove_prefix(comma + 1);
-    const auto dash = item.find('-');
-    const unsigned first = parse_cpu(item.substr(0, dash), list);
-    const unsigned last =
-        dash == std::string_view::npos ? first : parse_cpu(item.substr(dash + 1), list);
-    if (last < first)
-      throw std::invalid_argument(fmt::format("--lcores {}: {} is a range backwards", list, item));
-    for (unsigned cpu = first; cpu <= last; ++cpu) {
-      if (std::find(usable.begin(), usable.end(), cpu) == usable.end())
-        throw std::invalid_argument(
-            fmt::format("--lcores {}: CPU {} is not here; this process may use {}", list, cpu,
-                        join_numbers(usable)));
-      if (std::find(cpus.begin(), cpus.end(), cpu) != cpus.end())
-        throw std::invalid_argument(fmt::format("--lcores {}: CPU {} is named twice", list, cpu));
-      cpus.push_back(cpu);
-    }
-  }
-  if (cpus.size() > kMaxWorkers)
-    throw std::invalid_argument(fmt::format("--lcores {}: at most {} workers", list, kMaxWorkers));
-  return cpus;
-}
 
 bool has_free_hugepages(unsigned memory_mb) {
   std::error_code error;

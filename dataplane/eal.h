@@ -18,12 +18,6 @@ struct EalSettings {
   std::vector<std::string> extra;  // the operator's own EAL arguments; the last word is theirs
 };
 
-// CPUs this process may run on, ascending.
-[[nodiscard]] std::vector<unsigned> usable_cpus();
-// "1", "1,2", "1-3,5" to CPU numbers. Throws std::invalid_argument with one line: bad syntax, a CPU
-// twice, or one that is not among `usable`.
-[[nodiscard]] std::vector<unsigned> parse_cpu_list(const std::string& list,
-                                                   const std::vector<unsigned>& usable);
 // Whether at least `memory_mb` of hugepages of one size are free (reads /sys/kernel/mm/hugepages).
 [[nodiscard]] bool has_free_hugepages(unsigned memory_mb);
 

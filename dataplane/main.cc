@@ -2,6 +2,7 @@
 // vxplane-dataplane: puts the parts together, runs the management thread until a signal, takes them
 // apart.
 #include <fmt/format.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -11,11 +12,15 @@
 #include <cerrno>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
 #include "dataplane/bpf_directory.h"
+#include "dataplane/cpu_list.h"
 #include "dataplane/eal.h"
 #include "dataplane/log.h"
 #include "dataplane/netdev.h"
@@ -102,7 +107,7 @@ std::unique_ptr<BufferPool> make_pool(const Eal& eal, unsigned buffers) {
   }
 }
 
-BackEnds make_back_ends(const PortContext& context) {
+BackEnds make_back_ends(const PortContext& context, const Options& options) {
   BackEnds back_ends;
   back_ends.make_port = [context](const protocol::PortConfig& config) {
     return make_port(config, context);
@@ -113,10 +118,12 @@ BackEnds make_back_ends(const PortContext& context) {
     return make_held_socket(local, udp_port, vlan, mac, *pool, reason);
   };
   back_ends.set_mtu = netdev::set_mtu;
+  back_ends.workers = {usable_cpus(), options.is_lcores_given, options.is_poll_given};
   return back_ends;
 }
 
-void run(const Options& options) {
+// Until a signal: empty; or until control wants other lcores: those.
+std::string run(const Options& options) {
   const FileDescriptor stop = stop_signals();
   RunDir run_dir(options.run_dir);
   const std::string token = run_dir.token();
@@ -135,7 +142,7 @@ void run(const Options& options) {
   context.workers = static_cast<std::uint16_t>(workers.size());
   context.name_prefix = "vx" + token;
   context.bpf_directory = find_bpf_directory();
-  Switchboard switchboard(worker_pointers, make_back_ends(context));
+  Switchboard switchboard(worker_pointers, make_back_ends(context, options));
   const RunningWorkers running(eal, workers);  // stopped before what they read is freed
   Server server(run_dir.listen_on_socket(), {events.get(), stop.get()}, switchboard,
                 hello_of(options, eal));
@@ -144,17 +151,32 @@ void run(const Options& options) {
            eal.uses_hugepages() ? "hugepages" : "no hugepages", run_dir.path(),
            protocol::kSocketName);
   server.run();
-  log_info("stopping");
+  const std::string lcores = switchboard.restart_lcores();
+  log_info("{}", lcores.empty() ? "stopping" : "starting over with lcores = " + lcores);
   run_dir.unlink_socket();
   switchboard.shut_down();
+  return lcores;
 }
 
-// A new image with --no-huge: EAL cannot be initialised a second time in this one.
-[[noreturn]] void start_over_without_hugepages(int argc, char** argv) {
-  std::vector<char*> arguments(argv, argv + argc);
-  std::string no_huge = "--no-huge";
-  arguments.insert(arguments.begin() + 1, no_huge.data());
+// A new image with one more flag, which replaces an earlier one of that name: EAL cannot be initialised
+// a second time in this one.
+[[noreturn]] void start_over(const std::string& flag, int argc, char** argv) {
+  const std::string_view name = std::string_view(flag).substr(0, flag.find('='));
+  std::vector<std::string> words{argv[0], flag};
+  bool is_ours = true;  // what stands behind -- is EAL's
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    is_ours = is_ours && word != "--";
+    if (!is_ours || word.substr(0, word.find('=')) != name) words.emplace_back(word);
+  }
+  std::vector<char*> arguments;
+  for (auto& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
+  close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);  // EAL may have left some open
+  // By its path, so that ps goes on naming it; an image replaced meanwhile has none any more.
+  std::error_code error;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) execv(path.c_str(), arguments.data());
   execv("/proc/self/exe", arguments.data());
   throw std::system_error(errno, std::generic_category(), "execv");
 }
@@ -172,10 +194,11 @@ int main(int argc, char** argv) {
       return 0;
     }
     try {
-      vx::run(options);
+      if (const std::string lcores = vx::run(options); !lcores.empty())
+        vx::start_over(fmt::format("--{}={}", vx::kConfiguredLcores, lcores), argc, argv);
     } catch (const vx::HugepagesUnusable& error) {
       vx::log_warning("{}; going on without hugepages", error.what());
-      vx::start_over_without_hugepages(argc, argv);
+      vx::start_over("--no-huge", argc, argv);
     }
     return 0;
   } catch (const vx::UsageError& error) {

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <sstream>
 
-#include "dataplane/eal.h"
+#include "dataplane/cpu_list.h"
 
 namespace vx {
 namespace {
@@ -27,6 +27,8 @@ po::options_description description() {
       "CPUs of the workers, one worker each: 1 or 1,2 or 1-3 (default: the last CPU the process "
       "may use)")("poll", po::value<std::string>()->value_name("MODE")->default_value("adaptive"),
                   "busy: never sleep; adaptive: sleep when idle")(
+      kConfiguredLcores, po::value<std::string>()->value_name("LIST"),
+      "lcores of the configuration: what a dataplane that starts over gives itself; --lcores wins")(
       "no-huge", po::bool_switch(), "do without hugepages even when there are free ones")(
       "memory", po::value<std::string>()->value_name("MB")->default_value("192"),
       "packet memory; each AF_XDP queue takes 4096 buffers, that is 11 MB")(
@@ -85,15 +87,24 @@ Options parse_options(int argc, const char* const* argv) {
   options.show_version = values["version"].as<bool>();
   options.run_dir = values["run-dir"].as<std::string>();
   if (options.run_dir.empty()) throw UsageError("--run-dir: expected a directory");
+  options.is_poll_given = !values["poll"].defaulted();
   options.poll = parse_poll(values["poll"].as<std::string>());
   options.no_huge = values["no-huge"].as<bool>();
   options.memory_mb = parse_memory(values["memory"].as<std::string>());
   const auto usable = usable_cpus();
+  options.is_lcores_given = values.count("lcores") != 0;
   try {
-    options.cpus = values.count("lcores") != 0
-                       ? parse_cpu_list(values["lcores"].as<std::string>(), usable)
-                       : std::vector{usable.back()};
+    if (options.is_lcores_given)
+      options.cpus = parse_cpu_list("--lcores ", values["lcores"].as<std::string>(), usable);
+    else if (values.count(kConfiguredLcores) != 0)
+      options.cpus =
+          parse_cpu_list("lcores = ", values[kConfiguredLcores].as<std::string>(), usable);
+    else
+      options.cpus = {usable.back()};
   } catch (const std::invalid_argument& error) {
+    // A CPU may have gone between control's wish and the new image: no fault of the command line, and
+    // systemd is to start us again without it.
+    if (!options.is_lcores_given) throw std::runtime_error(error.what());
     throw UsageError(error.what());
   }
   return options;

@@ -14,6 +14,7 @@ struct Options {
   std::string run_dir = "/run/vxplane";
   std::vector<unsigned> cpus;  // one worker each
   PollMode poll = PollMode::kAdaptive;
+  bool is_lcores_given = false, is_poll_given = false;  // these win over the configuration's
   bool no_huge = false;
   unsigned memory_mb = 192;
   std::vector<std::string> eal_arguments;
@@ -25,7 +26,10 @@ struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Throws UsageError.
+// Holds the CPUs that control asked for over the start in a new image (protocol kWorkersSet).
+inline constexpr char kConfiguredLcores[] = "configured-lcores";
+
+// Throws UsageError; std::runtime_error for a CPU of kConfiguredLcores that is not there.
 [[nodiscard]] Options parse_options(int argc, const char* const* argv);
 [[nodiscard]] std::string help_text();
 

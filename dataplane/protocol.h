@@ -51,6 +51,7 @@ enum class MessageType : std::uint16_t {
   kStatsGet,         // - or DumpFrom      StatsReply, then PortStats... (by DumpFrom), then WorkerStats...
   kInject,           // InjectFrame        -   (sent out of a port; counted `generated`)
   kSubscribe,        // -                  - (status 0), then events
+  kWorkersSet,       // WorkersConfig      WorkersReply  (EBUSY while there are ports: lcores stay; poll is set all the same)
   // events
   kLearnEvents = 100,  // LearnEvent...
   kPunt,               // PuntFrame (one)
@@ -81,6 +82,20 @@ struct HelloReply {
   std::uint16_t now_s = 0;           // the clock of FdbRecord times, modulo 65536
   std::uint16_t reserved = 0;
   std::uint32_t pid = 0;
+};
+
+enum class WorkerPoll : std::uint8_t { kAdaptive = 0, kBusy };
+// What the configuration wants of the workers. The dataplane's own --lcores and --poll win over it.
+struct WorkersConfig {
+  Text lcores{};                     // a list of CPUs as --lcores takes it; empty: as they are
+  WorkerPoll poll = WorkerPoll::kAdaptive;
+  std::uint8_t may_restart = 1;      // 0: EBUSY instead of starting over
+  std::uint8_t reserved[6]{};
+};
+struct WorkersReply {
+  std::uint8_t restarts = 0;         // 1: it starts over with the lcores: this connection is about to close
+  std::uint8_t reserved[7]{};
+  Text note{};                       // what is used instead of what was wanted, one line; empty: as wanted
 };
 
 // Dumps that may not fit one message (an overlay's VTEPs, 48 ports and more): the reply holds as many records

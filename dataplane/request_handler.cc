@@ -193,6 +193,9 @@ void Request::dispatch(const protocol::HelloReply& hello_reply, bool& subscribes
       no_records();
       subscribes = true;
       return;
+    case MessageType::kWorkersSet:
+      reply_.append(switchboard_.set_workers(record<protocol::WorkersConfig>()));
+      return;
     case MessageType::kLearnEvents:
     case MessageType::kPunt:
     case MessageType::kPortEvents: break;

@@ -75,7 +75,7 @@ RequestHandler::Times Server::times() const {
 
 void Server::run() {
   std::array<epoll_event, 32> events;
-  for (bool is_running = true; is_running;) {
+  for (bool is_running = true; is_running && switchboard_.restart_lcores().empty();) {
     const int count = epoll_wait(epoll_.get(), events.data(), events.size(),
                                  is_draining_ ? kBatchIntervalMs : -1);
     if (count < 0 && errno != EINTR) fail("epoll_wait");

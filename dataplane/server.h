@@ -33,6 +33,7 @@ class Server {
   Server(FileDescriptor listener, const ServerDescriptors& descriptors, Switchboard& switchboard,
          const protocol::HelloReply& hello);
 
+  // Until `stop`, or until the process is to start over (Switchboard::restart_lcores()).
   void run();
 
  private:

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,12 +22,19 @@
 
 namespace vx {
 
+// What kWorkersSet may change.
+struct WorkerRules {
+  std::vector<unsigned> usable_cpus;
+  bool is_lcores_given = false, is_poll_given = false;  // on the command line, which wins
+};
+
 // How the switchboard reaches the world; fakes in tests.
 struct BackEnds {
   std::function<MadePort(const protocol::PortConfig&)> make_port;
   HeldSocketFactory make_held_socket;
   // Sets the MTU of a port's netdev (kPortSet with another mtu). Throws std::system_error.
   std::function<void(const std::string& netdev, unsigned mtu)> set_mtu;
+  WorkerRules workers;
 };
 
 class Switchboard {
@@ -65,6 +73,10 @@ class Switchboard {
                                        std::vector<protocol::FdbRecord>& out) const;
 
   [[nodiscard]] SwitchStats stats();
+  // The one change that a refusal may have made: with EBUSY the poll mode is set all the same.
+  protocol::WorkersReply set_workers(const protocol::WorkersConfig& config);
+  // Non-empty: the process is to start over with these lcores, as soon as it can.
+  [[nodiscard]] const std::string& restart_lcores() const noexcept { return restart_lcores_; }
   void inject(std::string_view port, std::span<const std::uint8_t> frame);
   // False: the place an event names is gone since.
   [[nodiscard]] bool is_current(const protocol::LearnEvent& event) const noexcept;
@@ -114,6 +126,7 @@ class Switchboard {
   std::uint64_t version_ = 0;
   std::int64_t now_ms_ = 0;  // of the last tick
   bool is_worker_late_ = false;
+  std::string restart_lcores_;
 };
 
 // PortInfo as told to control.

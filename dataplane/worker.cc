@@ -87,6 +87,7 @@ struct Worker::Impl {
   bool news_pending = false;
   bool has_queue_without_fd = false;
   int epoll_fd = -1;
+  PollMode armed_poll = PollMode::kAdaptive;  // what epoll_fd was set up for
 
   // Between the threads. `published` nodes are the manager's; the worker copies the two pointers.
   alignas(kCacheLine) std::atomic<std::uint64_t> published_sequence{0};
@@ -94,6 +95,7 @@ struct Worker::Impl {
   std::atomic<std::uint64_t> snapshot_request{0};
   std::atomic<std::uint32_t> injections{0};  // bumped so that a sleeping worker's last look sees them
   std::atomic<bool> stopping{false};
+  std::atomic<PollMode> poll{config.poll};
   alignas(kCacheLine) std::atomic<std::uint64_t> passed_sequence{0};
   std::atomic<std::uint64_t> snapshot_done{0};
   std::atomic<bool> sleeping{false};
@@ -144,7 +146,8 @@ void Worker::Impl::take_published(std::uint64_t sequence) noexcept {
 // A fresh set each time: descriptors of ports that went are forgotten without asking which.
 void Worker::Impl::arm() noexcept {
   if (epoll_fd >= 0) close(epoll_fd);
-  epoll_fd = config.poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
+  armed_poll = poll.load(std::memory_order_relaxed);
+  epoll_fd = armed_poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
   has_queue_without_fd = false;
   const auto add = [this](int fd) {
     epoll_event event{};
@@ -225,7 +228,9 @@ void Worker::run() noexcept {
       w.busy_at_ns = w.now_ns;
       continue;
     }
-    if (w.config.poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < spin_ns)
+    const PollMode poll = w.poll.load(std::memory_order_relaxed);
+    if (poll != w.armed_poll) [[unlikely]] w.arm();
+    if (poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < spin_ns)
       __builtin_ia32_pause();
     else
       w.sleep();
@@ -301,6 +306,11 @@ bool Worker::inject(PortIndex port, std::span<const std::uint8_t> frame) noexcep
   return true;
 }
 
+void Worker::set_poll(PollMode poll) noexcept {
+  impl_->poll.store(poll, std::memory_order_relaxed);
+  impl_->wake();
+}
+PollMode Worker::poll() const noexcept { return impl_->poll.load(std::memory_order_relaxed); }
 const WorkerConfig& Worker::config() const noexcept { return impl_->config; }
 
 std::uint16_t clock_seconds() noexcept { return Moment::at(monotonic_ns()).seconds; }

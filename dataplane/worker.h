@@ -61,7 +61,10 @@ class Worker {
   [[nodiscard]] SpscQueue<PuntedFrame>& punts() noexcept;
   // Frames the management thread wants sent (kInject); the worker sends them at its next loop and counts them generated.
   [[nodiscard]] bool inject(PortIndex port, std::span<const std::uint8_t> frame) noexcept;
-  [[nodiscard]] const WorkerConfig& config() const noexcept;
+  // From now on instead of WorkerConfig::poll, and which it is now.
+  void set_poll(PollMode poll) noexcept;
+  [[nodiscard]] PollMode poll() const noexcept;
+  [[nodiscard]] const WorkerConfig& config() const noexcept;  // as constructed
 
  private:
   struct Impl;

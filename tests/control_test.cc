@@ -323,5 +323,44 @@ TEST_F(ControlTest, EveryShowAnswers) {
   EXPECT_EQ(ask({{"object", "vlan"}, {"command", "show"}})["result"][0]["vlans"][1].dump(), R"({"vlan":2,"vlanEnd":100})");
 }
 
+TEST_F(ControlTest, PollOfTheConfigurationReachesTheWorkers) {
+  config[0].dataplane.poll = config::Poll::kBusy;
+  config[0].dataplane.lcores = "0";  // as the dataplane has them
+  start_control();
+  EXPECT_EQ(dataplane->rig().workers[0]->poll(), PollMode::kBusy);
+  EXPECT_EQ(dataplane->rig().board->ports().size(), 3u);
+  reloaded.settings = {settings()};
+  EXPECT_TRUE(ask({{"object", "reload"}, {"command", "run"}})["ok"].get<bool>());
+  EXPECT_EQ(dataplane->rig().workers[0]->poll(), PollMode::kAdaptive);
+}
+
+TEST_F(ControlTest, ADataplaneWithOtherLcoresIsAskedOnceToStartOver) {
+  config[0].dataplane.lcores = "1";
+  start_control();
+  EXPECT_EQ(dataplane->rig().board->restart_lcores(), "1");
+  EXPECT_TRUE(dataplane->rig().board->ports().empty()) << "before anything else";
+  dataplane->restart();  // on CPU 0 again: lcores = 1 did not work there
+  ASSERT_TRUE(eventually([&] { return dataplane->rig().board->ports().size() == 3; }));
+  EXPECT_EQ(dataplane->rig().board->restart_lcores(), "");
+  const auto problems = control->problems();
+  EXPECT_EQ(std::count(problems.begin(), problems.end(), "dataplane: restart vxplane-dataplane to use lcores = 1"), 1);
+}
+
+TEST_F(ControlTest, NewLcoresAreAProblemToShowWhileThereArePorts) {
+  start_control();
+  reloaded.settings = {settings()};
+  reloaded.settings[0].dataplane.lcores = "2";
+  EXPECT_TRUE(ask({{"object", "reload"}, {"command", "run"}})["ok"].get<bool>());
+  EXPECT_EQ(dataplane->rig().board->ports().size(), 3u);
+  const auto has_problem = [&] {
+    const auto problems = control->problems();
+    return std::count(problems.begin(), problems.end(), "dataplane: restart vxplane-dataplane to use lcores = 2");
+  };
+  EXPECT_EQ(has_problem(), 1);
+  reloaded.settings = {settings()};
+  EXPECT_TRUE(ask({{"object", "reload"}, {"command", "run"}})["ok"].get<bool>());
+  EXPECT_EQ(has_problem(), 0);
+}
+
 }  // namespace
 }  // namespace vx::control

@@ -333,5 +333,35 @@ TEST_F(VxplaneDataplane, BadFlagsAreOneLineAndExitTwo) {
   }
 }
 
+TEST_F(VxplaneDataplane, StartsOverWithTheLcoresOfTheConfiguration) {
+  Process process(run_dir(), {"--no-huge"});
+  auto client = process.connect();
+  ASSERT_TRUE(client.is_connected());
+  const auto before = client.ask<protocol::HelloReply>(MessageType::kHello);
+  protocol::WorkersConfig config;
+  protocol::set_text(config.lcores, "9999");
+  client.request(MessageType::kWorkersSet, config);
+  EXPECT_EQ(client.status(), EINVAL);
+  EXPECT_EQ(client.error().find("lcores = 9999: CPU 9999 is not here"), 0u) << client.error();
+  for (const char* list :
+       {"0,1", "0"}) {  // the second replaces what the first left in the arguments
+    protocol::set_text(config.lcores, list);
+    ASSERT_EQ(client.ask<protocol::WorkersReply>(MessageType::kWorkersSet, config).restarts, 1);
+    EXPECT_TRUE(client.receive(10000).empty()) << "the connection closes";
+    client = process.connect();
+    ASSERT_TRUE(client.is_connected());
+    const auto hello = client.ask<protocol::HelloReply>(MessageType::kHello);
+    EXPECT_EQ(hello.workers, std::string(list) == "0" ? 1u : 2u);
+    EXPECT_NE(hello.instance, before.instance);
+    EXPECT_EQ(hello.pid, before.pid);
+    EXPECT_EQ(client.ask<protocol::WorkersReply>(MessageType::kWorkersSet, config).restarts, 0);
+  }
+  pass_traffic(client, protocol::PortDriver::kNetdev);
+  protocol::set_text(config.lcores, "1");
+  client.request(MessageType::kWorkersSet, config);
+  EXPECT_EQ(client.status(), EBUSY);
+  EXPECT_EQ(process.stop(), 0) << process.log();
+}
+
 }  // namespace
 }  // namespace vx::testkit

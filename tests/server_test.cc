@@ -118,6 +118,10 @@ TEST(Server, EveryRequestReachesTheSwitchboard) {
   protocol::set_text(ref.name, "g1");
   done(MessageType::kPortDelete, ref);
   done(MessageType::kOverlayDelete, protocol::OverlayRef{0});
+  protocol::WorkersConfig workers;
+  workers.poll = protocol::WorkerPoll::kBusy;
+  done(MessageType::kWorkersSet, workers);
+  EXPECT_EQ(rig.workers[0]->poll(), PollMode::kBusy);
 }
 
 TEST(Server, RefusalsCarryAnErrnoAndALine) {
@@ -128,6 +132,11 @@ TEST(Server, RefusalsCarryAnErrnoAndALine) {
   EXPECT_EQ(client.error(), "port g1 exists already");
   client.request(MessageType::kPortAdd, rig.guest("broken"));
   EXPECT_EQ(client.error(), "broken: no such device");
+  protocol::WorkersConfig workers;
+  protocol::set_text(workers.lcores, "2");
+  client.request(MessageType::kWorkersSet, workers);
+  EXPECT_EQ(client.status(), EBUSY);
+  EXPECT_EQ(client.error(), "restart vxplane-dataplane to use lcores = 2");
   client.request(MessageType::kHello, protocol::PortRef{});
   EXPECT_EQ(client.status(), EPROTO);
   client.request(MessageType::kLearnEvents);
@@ -141,7 +150,7 @@ TEST(Server, RefusalsCarryAnErrnoAndALine) {
 TEST(Server, WrongCountsOfEveryRequestAreRefused) {
   ServerRig rig;
   auto client = rig.connect();
-  for (unsigned type = 1; type <= static_cast<unsigned>(MessageType::kSubscribe); ++type)
+  for (unsigned type = 1; type <= static_cast<unsigned>(MessageType::kWorkersSet); ++type)
     for (const std::uint16_t count : {1, 2, 65535}) {
       protocol::MessageHeader header;
       header.type = static_cast<MessageType>(type);

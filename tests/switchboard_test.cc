@@ -353,5 +353,66 @@ TEST(Switchboard, PortSettingsChangeInPlace) {
   EXPECT_EQ(rig.ports["g2"]->sent[0][12], 0x81);  // VLAN 100 is tagged there
 }
 
+protocol::WorkersConfig workers(const std::string& lcores, protocol::WorkerPoll poll = {}) {
+  protocol::WorkersConfig config;
+  protocol::set_text(config.lcores, lcores);
+  config.poll = poll;
+  return config;
+}
+
+TEST(Switchboard, PollChangesAtRunTimeLcoresByStartingOverWhileThereAreNoPorts) {
+  Rig rig(2);
+  const auto same = rig.board->set_workers(workers("0-1", protocol::WorkerPoll::kBusy));
+  EXPECT_EQ(same.restarts, 0);
+  EXPECT_EQ(protocol::text_of(same.note), "");
+  for (const auto& worker : rig.workers) EXPECT_EQ(worker->poll(), PollMode::kBusy);
+  EXPECT_EQ(rig.board->set_workers(workers("")).restarts, 0) << "as they are";
+  EXPECT_EQ(rig.workers[1]->poll(), PollMode::kAdaptive);
+  auto forbidden = workers("2,3");
+  forbidden.may_restart = 0;
+  EXPECT_EQ(error_of([&] { rig.board->set_workers(forbidden); }), EBUSY);
+  EXPECT_EQ(rig.board->restart_lcores(), "");
+  EXPECT_EQ(rig.board->set_workers(workers("2,3")).restarts, 1);
+  EXPECT_EQ(rig.board->restart_lcores(), "2,3");
+}
+
+TEST(Switchboard, LcoresStayWhileThereArePortsAndPollIsSetAllTheSame) {
+  Rig rig;
+  rig.set_up();
+  EXPECT_EQ(error_of([&] { rig.board->set_workers(workers("1", protocol::WorkerPoll::kBusy)); }),
+            EBUSY);
+  EXPECT_EQ(rig.board->restart_lcores(), "");
+  EXPECT_EQ(rig.workers[0]->poll(), PollMode::kBusy);
+}
+
+TEST(Switchboard, LcoresAndPollOfTheCommandLineWinAndAreNamed) {
+  Rig rig(1, {{0, 1}, true, true});
+  const auto reply = rig.board->set_workers(workers("1", protocol::WorkerPoll::kBusy));
+  EXPECT_EQ(reply.restarts, 0);
+  EXPECT_EQ(protocol::text_of(reply.note),
+            "its command line wins: --lcores 0 and --poll adaptive");
+  EXPECT_EQ(rig.workers[0]->poll(), PollMode::kAdaptive);
+  EXPECT_EQ(protocol::text_of(rig.board->set_workers(workers("0")).note), "");
+}
+
+TEST(Switchboard, LcoresThatCannotBeAreOneClearLine) {
+  Rig rig;
+  for (const auto& [list, line] : std::vector<std::pair<std::string, std::string>>{
+           {"9", "lcores = 9: CPU 9 is not here; this process may use 0,1,2,3"},
+           {"1,1", "lcores = 1,1: CPU 1 is named twice"},
+           {"2-1", "lcores = 2-1: 2-1 is a range backwards"},
+           {"1-", "lcores = 1-: expected CPU numbers such as 1 or 1,2 or 1-3"}}) {
+    try {
+      rig.board->set_workers(workers(list));
+      ADD_FAILURE() << list;
+    } catch (const RequestError& error) {
+      EXPECT_EQ(error.code(), EINVAL);
+      EXPECT_EQ(error.what(), line);
+    }
+  }
+  EXPECT_EQ(error_of([&] { rig.board->set_workers(workers("", protocol::WorkerPoll{7})); }),
+            EINVAL);
+}
+
 }  // namespace
 }  // namespace vx::testkit

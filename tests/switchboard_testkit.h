@@ -55,7 +55,8 @@ class FakePort : public MemoryPort {
 };
 
 struct SwitchboardRig {
-  explicit SwitchboardRig(unsigned worker_count = 1) {
+  explicit SwitchboardRig(unsigned worker_count = 1,
+                          WorkerRules rules = {{0, 1, 2, 3}, false, false}) {
     for (unsigned i = 0; i < worker_count; ++i) {
       WorkerConfig config;
       config.lcore = i;
@@ -68,6 +69,7 @@ struct SwitchboardRig {
                                         const MacAddress&,
                                         std::string& reason) { return hold(port, reason); };
     back_ends.set_mtu = [this](const std::string& name, unsigned mtu) { mtus[name] = mtu; };
+    back_ends.workers = rules;
     board = std::make_unique<Switchboard>(pointers, back_ends);
   }
 

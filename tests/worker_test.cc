@@ -296,6 +296,28 @@ TEST(Worker, IdleAdaptiveWorkerUsesAtMostTwoPercentOfACore) {
 #endif
 }
 
+TEST(Worker, PollModeChangesWhileItRuns) {
+  Wiring wiring(true);
+  Worker worker(WorkerConfig{}, wiring.pool);
+  worker.publish(&wiring.state, &wiring.assignment);
+  Running running(worker);
+  const auto polls_within = [&](std::chrono::milliseconds time) {
+    const auto before = worker.snapshot(1s);
+    std::this_thread::sleep_for(time);
+    const auto after = worker.snapshot(1s);
+    return before && after ? after->polls - before->polls : 0;
+  };
+  EXPECT_EQ(worker.poll(), PollMode::kAdaptive);
+  worker.set_poll(PollMode::kBusy);
+  std::this_thread::sleep_for(20ms);
+  const auto busy = polls_within(200ms);
+  worker.set_poll(PollMode::kAdaptive);
+  std::this_thread::sleep_for(20ms);
+  const auto idle = polls_within(200ms);
+  EXPECT_GT(idle, 0u);
+  EXPECT_GT(busy, 20 * idle);  // it sleeps again: its descriptors are watched anew
+}
+
 TEST(Worker, TwoWorkersShareOneFdbAndALockedTransmitQueue) {
   Wiring wiring(true, 4);
   std::atomic_flag lock = ATOMIC_FLAG_INIT;

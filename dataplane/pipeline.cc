@@ -382,12 +382,19 @@ void Pipeline::flush_port(PortIndex port) noexcept {
   std::uint64_t bytes = list.bytes;
   if (queue.lock != nullptr)
     while (queue.lock->test_and_set(std::memory_order_acquire)) __builtin_ia32_pause();
-  const unsigned sent = queue.port->tx(queue.queue, list.packets.data(), list.count);
-  if (queue.lock != nullptr) queue.lock->clear(std::memory_order_release);
-  for (unsigned i = sent; i < list.count; ++i) {
-    bytes -= list.packets[i]->length;
-    drop_outgoing(*list.packets[i], DropReason::kTxFull, port);
+  unsigned done = queue.port->tx(queue.queue, list.packets.data(), list.count);
+  unsigned sent = done;
+  while (done < list.count) [[unlikely]] {
+    Packet& refused = *list.packets[done++];
+    const bool is_full = refused.reason == DropReason::kNone;
+    bytes -= refused.length;
+    drop_outgoing(refused, is_full ? DropReason::kTxFull : refused.reason, port);
+    if (is_full || done == list.count) continue;
+    const unsigned more = queue.port->tx(queue.queue, list.packets.data() + done, list.count - done);
+    done += more;
+    sent += more;
   }
+  if (queue.lock != nullptr) queue.lock->clear(std::memory_order_release);
   counters.tx_packets += sent;
   counters.tx_bytes += bytes;
   list.count = 0;

@@ -33,7 +33,8 @@ class Port {
   // Receives up to `count` (<= kMaxBurst) frames; fills data, buffer, length, headroom, tailroom, offload and resets the rest.
   // The caller then owns the buffers.
   [[nodiscard]] virtual unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept = 0;
-  // Sends a prefix of `packets`; returns its length and owns exactly those buffers. The rest stays the caller's.
+  // Sends a prefix of `packets`; returns its length and owns exactly those buffers. The rest stays the caller's. The
+  // first of the rest has a `reason` when that frame itself was refused (and the next may pass), kNone when the port is full.
   [[nodiscard]] virtual unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept = 0;
 
   [[nodiscard]] virtual std::uint16_t rx_queues() const noexcept = 0;

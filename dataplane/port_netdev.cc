@@ -4,7 +4,7 @@
 //
 // recvmmsg straight into the pool's buffers rather than a mapped ring: a ring would be one copy more, as its
 // frames lie outside the pool. PACKET_VNET_HDR tells of partial checksums, completed here, and of super-frames,
-// which are lost and counted when larger than a buffer. One socket a queue, joined by PACKET_FANOUT.
+// which are dropped as guest_truncated when larger than a buffer. One socket a queue, joined by PACKET_FANOUT.
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
@@ -124,14 +124,12 @@ class NetdevPort final : public Port {
     unsigned done = 0;
     while (done < n) {
       const int sent = ::sendmmsg(q.fd.get(), &messages[done], n - done, MSG_DONTWAIT);
-      if (sent > 0) {
-        done += static_cast<unsigned>(sent);
-      } else if (errno == EAGAIN || errno == EINTR) {
+      if (sent <= 0) {
+        packets[done]->reason = refusal(errno);
+        if (packets[done]->reason != DropReason::kNone) add(q.errors, 1);
         break;
-      } else {  // the first of them was refused: too long, link down, device queue full
-        add(q.errors, 1);
-        ++done;
       }
+      done += static_cast<unsigned>(sent);
     }
     pool_.free(packets, done);
     return done;
@@ -167,9 +165,21 @@ class NetdevPort final : public Port {
     counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
 
-  // Length, tag and checksum of one received message; false when the frame cannot be used.
+  // Why the kernel refused one frame; kNone when it was the device's queue that is full.
+  static DropReason refusal(int error) noexcept {
+    switch (error) {
+      case EAGAIN: case EINTR: case ENOBUFS: return DropReason::kNone;
+      case EMSGSIZE: return DropReason::kMtuExceeded;  // the netdev's MTU is smaller than the overlay's
+      default: return DropReason::kPortDown;
+    }
+  }
+
+  // Length, tag and checksum of one received message; false when the frame cannot be used. One that a buffer
+  // cannot hold (a super-frame) gets length 0: guest_truncated.
   static bool accept(const mmsghdr& message, const VnetHeader& header, Packet& packet) noexcept {
-    if ((message.msg_hdr.msg_flags & MSG_TRUNC) != 0 || message.msg_len < sizeof(VnetHeader)) return false;
+    packet.length = 0;
+    if ((message.msg_hdr.msg_flags & MSG_TRUNC) != 0) return true;
+    if (message.msg_len < sizeof(VnetHeader)) return false;
     packet.length = message.msg_len - static_cast<std::uint32_t>(sizeof(VnetHeader));
     packet.tailroom = static_cast<std::uint16_t>(packet.tailroom - packet.length);
     packet.offload = to_offload(header);

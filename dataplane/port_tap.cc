@@ -62,12 +62,9 @@ class TapPort final : public Port {
       const std::size_t room = sizeof(VnetHeader) + packet.tailroom;
       const ssize_t n = ::read(q.fd.get(), start, room);
       if (n < static_cast<ssize_t>(sizeof(VnetHeader))) break;
-      if (static_cast<std::size_t>(n) == room) {  // cut off by the buffer's end
-        add(q.missed, 1);
-        continue;
-      }
       out[received] = packet;
       out[received].length = static_cast<std::uint32_t>(n) - static_cast<std::uint32_t>(sizeof(VnetHeader));
+      if (static_cast<std::size_t>(n) == room) out[received].length = 0;  // cut off: guest_truncated
       out[received].tailroom = static_cast<std::uint16_t>(packet.tailroom - out[received].length);
       VnetHeader header;
       std::memcpy(&header, start, sizeof header);
@@ -85,8 +82,11 @@ class TapPort final : public Port {
       VnetHeader header = to_vnet(packets[sent]->offload);
       iovec parts[2] = {{&header, sizeof header}, {packets[sent]->data, packets[sent]->length}};
       if (::writev(q.fd.get(), parts, 2) >= 0) continue;
-      if (errno == EAGAIN || errno == EINTR) break;
-      add(q.errors, 1);  // EIO: the link is down
+      if (errno != EAGAIN && errno != EINTR) {  // EIO: the link is down
+        packets[sent]->reason = DropReason::kPortDown;
+        add(q.errors, 1);
+      }
+      break;
     }
     pool_.free(packets, sent);
     return sent;
@@ -103,7 +103,6 @@ class TapPort final : public Port {
   [[nodiscard]] LostFrames lost() const noexcept override {
     LostFrames sum;
     for (const auto& q : queues_) {
-      sum.rx_missed += q->missed.load(std::memory_order_relaxed);
       sum.tx_errors += q->errors.load(std::memory_order_relaxed);
     }
     return sum;
@@ -115,7 +114,6 @@ class TapPort final : public Port {
     Queue(FileDescriptor&& descriptor, BufferPool& pool) : fd(std::move(descriptor)), stash(pool) {}
     FileDescriptor fd;
     BufferStash stash;
-    std::atomic<std::uint64_t> missed{0};  // written by the worker that receives
     std::atomic<std::uint64_t> errors{0};  // written by the worker that sends
   };
   static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {

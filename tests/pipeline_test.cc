@@ -563,6 +563,20 @@ TEST(Drops, FullEgressIsCountedAndBuffersComeBack) {
   EXPECT_EQ(host.counters().ports[2].tx_bytes, 3 * guest_frame(kGuestB, kGuestA).build().size());
 }
 
+TEST(Drops, FrameThatThePortRefusesIsCountedByItsReasonAndTheNextPass) {
+  TestHost host;
+  host.learn_all();
+  const auto fine = guest_frame(kGuestB, kGuestA).build();
+  auto refused = fine;
+  refused.resize(fine.size() + 7);
+  host.ports[2]->refuse_length = static_cast<std::uint32_t>(refused.size());
+  host.receive(1, std::vector<Bytes>{refused, fine, refused, refused, fine, refused});
+  EXPECT_EQ(host.drops(DropReason::kPortDown), 4u);
+  EXPECT_EQ(host.drops(DropReason::kTxFull), 0u);
+  EXPECT_EQ(host.counters().ports[2].tx_packets, 2u);
+  EXPECT_EQ(host.counters().ports[2].tx_bytes, 2 * fine.size());
+}
+
 TEST(Drops, EgressThatIsDownOrGoneIsCounted) {
   TestHost host;
   host.learn_all();

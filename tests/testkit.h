@@ -325,6 +325,10 @@ class MemoryPort : public Port {
   unsigned tx(std::uint16_t, Packet* const* packets, unsigned count) noexcept override {
     unsigned n = 0;
     for (; n < count && accept > 0; ++n, --accept) {
+      if (refuse_length != 0 && packets[n]->length == refuse_length) {
+        packets[n]->reason = DropReason::kPortDown;
+        return n;
+      }
       sent.emplace_back(packets[n]->data, packets[n]->data + packets[n]->length);
       pool_.give_back(packets[n]->buffer);
     }
@@ -337,6 +341,7 @@ class MemoryPort : public Port {
   std::deque<Bytes> incoming;
   std::vector<Bytes> sent;
   std::uint64_t accept = ~std::uint64_t{0};
+  std::uint32_t refuse_length = 0;  // frames of this length are refused one by one
 
  private:
   HeapPool& pool_;

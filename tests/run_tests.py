@@ -208,7 +208,8 @@ def meson(report):
     setup = ["meson", "configure", part.folder, *options] if os.path.exists(os.path.join(part.folder, "build.ninja")) \
         else ["meson", "setup", *options, part.folder, REPOSITORY]
     if part.build(setup, ["ninja", "-C", part.folder, "-j", JOBS, "-k", "0"]):
-        part.meson_test(environment={"ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
+        part.meson_test(environment={"LSAN_OPTIONS": f"suppressions={REPOSITORY}/tests/lsan.supp:print_suppressions=0",
+                                     "ASAN_OPTIONS": "detect_stack_use_after_return=1:strict_string_checks=1",
                                      "UBSAN_OPTIONS": "print_stacktrace=1"})
 
 

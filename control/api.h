@@ -36,7 +36,8 @@
 //   vtep show    [{"dst","flood":bool,"state":"reachable"|"unresolved","mac","port"}]   port: UDP; mac absent while unresolved;
 //                with several VNIs also "ifname": the vxlan's name
 //   port show    [{"name","role":"guest"|"underlay","driver","state":"up"|"down"|"waiting","mac","mtu","rx_queues","tx_queues",
-//                "learned","limit","storm_pps","ifname","text"}]    learned: FDB entries behind it; ifname: its overlay's vxlan name;
+//                "rx_missed","tx_errors","learned","limit","storm_pps","ifname","text"}]    rx_missed, tx_errors: frames that kernel
+//                or device lost before or after us (ring full, refused), not in `stats`; learned: FDB entries behind it; ifname: its overlay's vxlan name;
 //                text: why it is not up (one line); driver as in the configuration, "dpdk:DEVARGS" included
 //   vlan show    [{"ifname","vlans":[{"vlan":1,"flags":["PVID","Egress Untagged"]},{"vlan":2,"vlanEnd":4094}]}]   as `bridge -j vlan`;
 //                the tunnel is in it under the vxlan's name

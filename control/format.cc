@@ -111,6 +111,10 @@ std::string format_ports(const Json& result) {
                or_dash(text(port, "mtu")), or_dash(queues), or_dash(text(port, "learned"))});
     if (const std::string why = text(port, "text"); !why.empty())
       notes += fmt::format("{}: {}\n", text(port, "name"), why);
+    const std::string missed = text(port, "rx_missed"), errors = text(port, "tx_errors");
+    if ((!missed.empty() && missed != "0") || (!errors.empty() && errors != "0"))
+      notes += fmt::format("{}: {} frames lost before it received them (rx_missed), {} refused by the kernel or device (tx_errors)\n",
+                           text(port, "name"), missed, errors);
   }
   return table.empty() ? "" : table.str() + notes;
 }

@@ -54,32 +54,6 @@ Json Requests::vtep_show() {
   return api::ok(std::move(all));
 }
 
-Json Requests::port_show() {
-  Json all = Json::array();
-  for (const auto& [name, port] : control_.ports().ports()) {
-    const auto& config = port.wanted.config;
-    const bool is_underlay = config.role == protocol::PortRole::kUnderlay;
-    Json object{{"name", name}, {"role", is_underlay ? "underlay" : "guest"}, {"driver", driver_of(config)},
-                {"state", state_text(port)}};
-    if (port.info) {
-      if (!port.info->mac.is_zero()) object["mac"] = format_mac(port.info->mac);
-      if (is_underlay) object["mtu"] = control_.underlay_settings().mtu;
-      else if (config.mtu != 0) object["mtu"] = config.mtu;
-      object["rx_queues"] = port.info->rx_queues;
-      object["tx_queues"] = port.info->tx_queues;
-    }
-    if (const Overlay* overlay = overlay_of_port(name)) {
-      object["learned"] = overlay->learner.learned_at(Location::port(port.slot));
-      if (port.wanted.fdb_max_learned != 0) object["limit"] = port.wanted.fdb_max_learned;
-      if (config.storm_pps != 0) object["storm_pps"] = config.storm_pps;
-      object["ifname"] = overlay->name();
-    }
-    if (!port.text.empty()) object["text"] = port.text;
-    all.push_back(std::move(object));
-  }
-  return api::ok(std::move(all));
-}
-
 Json vlans_json(const VlanTable& vlans) {
   const auto flags_of = [&](std::uint16_t vid) {
     return (vid == vlans.pvid ? 1 : 0) | (vlans.untagged.contains(vid) ? 2 : 0);
@@ -123,6 +97,11 @@ struct Stats {
   protocol::StatsReply head;
   std::vector<protocol::PortStats> ports;
   std::vector<protocol::WorkerStats> workers;
+
+  [[nodiscard]] const protocol::PortStats* port(std::string_view name) const {
+    const auto at = std::find_if(ports.begin(), ports.end(), [&](const auto& p) { return protocol::text_of(p.name) == name; });
+    return at == ports.end() ? nullptr : &*at;
+  }
 };
 
 std::optional<Stats> ask_stats(DataplaneClient& client) {
@@ -152,6 +131,38 @@ Json drops_json(const protocol::StatsReply& head) {
 }
 
 }  // namespace
+
+Json Requests::port_show() {
+  Json all = Json::array();
+  const auto stats = control_.client().is_connected() ? ask_stats(control_.client()) : std::nullopt;
+  for (const auto& [name, port] : control_.ports().ports()) {
+    const auto& config = port.wanted.config;
+    const bool is_underlay = config.role == protocol::PortRole::kUnderlay;
+    Json object{{"name", name}, {"role", is_underlay ? "underlay" : "guest"}, {"driver", driver_of(config)},
+                {"state", state_text(port)}};
+    if (port.info) {
+      if (!port.info->mac.is_zero()) object["mac"] = format_mac(port.info->mac);
+      if (is_underlay) object["mtu"] = control_.underlay_settings().mtu;
+      else if (config.mtu != 0) object["mtu"] = config.mtu;
+      object["rx_queues"] = port.info->rx_queues;
+      object["tx_queues"] = port.info->tx_queues;
+      const auto* seen = stats ? stats->port(name) : nullptr;
+      if (seen != nullptr) {  // what the kernel or the device lost outside of us: rings full, frames refused
+        object["rx_missed"] = seen->rx_missed;
+        object["tx_errors"] = seen->tx_errors;
+      }
+    }
+    if (const Overlay* overlay = overlay_of_port(name)) {
+      object["learned"] = overlay->learner.learned_at(Location::port(port.slot));
+      if (port.wanted.fdb_max_learned != 0) object["limit"] = port.wanted.fdb_max_learned;
+      if (config.storm_pps != 0) object["storm_pps"] = config.storm_pps;
+      object["ifname"] = overlay->name();
+    }
+    if (!port.text.empty()) object["text"] = port.text;
+    all.push_back(std::move(object));
+  }
+  return api::ok(std::move(all));
+}
 
 Json Requests::stats_show(bool drops_only) {
   const auto stats = ask_stats(control_.client());

@@ -156,6 +156,17 @@ TEST(FormatPort, SaysWhyAPortWaits) {
             "tap101i0: no such netdev yet\n");
 }
 
+TEST(FormatPort, SaysWhatWasLostOutsideOfTheDataplane) {
+  const Json ports = parse(
+      R"([{"name":"eth0","role":"underlay","driver":"af_xdp","state":"up","rx_queues":1,"tx_queues":1,"rx_missed":7,"tx_errors":0},
+          {"name":"g1","role":"guest","driver":"tap","state":"up","rx_queues":1,"tx_queues":1,"rx_missed":0,"tx_errors":0}])");
+  EXPECT_EQ(show("port", ports),
+            "NAME  ROLE      DRIVER  STATE  MTU  QUEUES  MACS\n"
+            "eth0  underlay  af_xdp  up       -  1/1        -\n"
+            "g1    guest     tap     up       -  1/1        -\n"
+            "eth0: 7 frames lost before it received them (rx_missed), 0 refused by the kernel or device (tx_errors)\n");
+}
+
 std::size_t widest_line(const std::string& text) {
   std::size_t widest = 0;
   std::istringstream lines(text);

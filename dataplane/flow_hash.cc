@@ -15,7 +15,7 @@ std::uint32_t flow_hash(const std::uint8_t* frame, std::uint32_t length) noexcep
   if (length < sizeof(EthernetHeader)) return 0;
   std::uint32_t at = sizeof(EthernetHeader);
   Be16 type = view<EthernetHeader>(frame)->type;
-  for (int tags = 0; tags < 2 && (type == ether_type::kVlan || type == ether_type::kServiceVlan); ++tags) {
+  for (int tags = 0; tags < 2 && is_vlan_type(type); ++tags) {
     if (length < at + sizeof(VlanTag)) return hash_macs(frame, type);
     type = view<VlanTag>(frame + at)->type;
     at += sizeof(VlanTag);

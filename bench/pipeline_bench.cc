@@ -27,6 +27,7 @@ constexpr unsigned kStride = kBufferBytes + kHeadroomBytes + 64;  // not a power
 class NoPool : public BufferPool {
  public:
   unsigned allocate(Packet*, unsigned) noexcept override { return 0; }
+  unsigned allocate_large(Packet*, unsigned) noexcept override { return 0; }
   void free(Packet* const*, unsigned count) noexcept override { freed += count; }
   std::uint64_t freed = 0;
 };
@@ -79,7 +80,7 @@ class LoopPort : public Port {
       out[i].buffer = data;
       out[i].length = length_;
       out[i].headroom = kHeadroomBytes;
-      out[i].tailroom = static_cast<std::uint16_t>(kBufferBytes - length_);
+      out[i].tailroom = kBufferBytes - length_;
     }
     return count;
   }

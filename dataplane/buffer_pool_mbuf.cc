@@ -22,7 +22,7 @@ namespace vx {
 namespace {
 
 constexpr unsigned kDataRoomBytes = RTE_PKTMBUF_HEADROOM + kXdpHeadroomBytes + kFrameRoomBytes;
-constexpr unsigned kCachedPerLcore = 256;
+constexpr unsigned kCachedPerLcore = 256, kCachedLarge = 32;
 constexpr unsigned kMaxBulk = 512;
 
 // Mempool driver: a ring, as rte_mempool's own "ring_mp_mc", that can note what one thread takes and gives.
@@ -94,56 +94,45 @@ void free_zone(rte_mempool_memhdr*, void* zone) { rte_memzone_free(static_cast<c
                            " buffers: " + rte_strerror(rte_errno) + "; give more with --memory");
 }
 
-}  // namespace
-
-MbufPool::MbufPool(const std::string& name, unsigned buffers) {
+// A pool of mbufs with `room` bytes each, in one memory zone of its own.
+rte_mempool* make_pool(const std::string& name, unsigned buffers, unsigned room, unsigned cached, const rte_memzone*& zone) {
   // NO_IOVA_CONTIG here means "do not leave gaps at page boundaries"; the zone below is IOVA-contiguous all the same.
-  pool_ = rte_mempool_create_empty(name.c_str(), buffers, sizeof(rte_mbuf) + kDataRoomBytes,
-                                   std::min(kCachedPerLcore, buffers * 2 / 3), sizeof(rte_pktmbuf_pool_private),
-                                   static_cast<int>(rte_socket_id()), RTE_MEMPOOL_F_NO_IOVA_CONTIG);
-  if (pool_ == nullptr) fail(name, buffers, "no memory");
-  if (const int error = use_store(pool_); error != 0) {
-    rte_mempool_free(pool_);
-    rte_errno = -error;
-    fail(name, buffers, "no mempool driver");
-  }
-  rte_pktmbuf_pool_private layout{};
-  layout.mbuf_data_room_size = kDataRoomBytes;
-  rte_pktmbuf_pool_init(pool_, &layout);
-
-  const std::size_t object = pool_->header_size + pool_->elt_size + pool_->trailer_size;
-  const unsigned contiguous = rte_eal_iova_mode() == RTE_IOVA_PA ? RTE_MEMZONE_IOVA_CONTIG : 0;
-  const rte_memzone* zone =
-      rte_memzone_reserve_aligned(name.c_str(), object * buffers, static_cast<int>(rte_socket_id()),
-                                  contiguous, static_cast<unsigned>(::getpagesize()));
-  if (zone == nullptr) {
-    const int error = rte_errno;
-    rte_mempool_free(pool_);
+  rte_mempool* pool = rte_mempool_create_empty(name.c_str(), buffers, sizeof(rte_mbuf) + room, cached,
+                                               sizeof(rte_pktmbuf_pool_private), static_cast<int>(rte_socket_id()),
+                                               RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+  if (pool == nullptr) fail(name, buffers, "no memory");
+  const auto give_up = [&](int error, const char* what) {
+    rte_mempool_free(pool);
     rte_errno = error;
-    fail(name, buffers, "no contiguous memory");
-  }
-  const int added = rte_mempool_populate_iova(pool_, static_cast<char*>(zone->addr), zone->iova, zone->len, free_zone,
+    fail(name, buffers, what);
+  };
+  if (const int error = use_store(pool); error != 0) give_up(-error, "no mempool driver");
+  rte_pktmbuf_pool_private layout{};
+  layout.mbuf_data_room_size = static_cast<std::uint16_t>(std::min(room, 0xffffu));  // all that an mbuf can say
+  rte_pktmbuf_pool_init(pool, &layout);
+
+  const std::size_t object = pool->header_size + pool->elt_size + pool->trailer_size;
+  const unsigned contiguous = rte_eal_iova_mode() == RTE_IOVA_PA ? RTE_MEMZONE_IOVA_CONTIG : 0;
+  zone = rte_memzone_reserve_aligned(name.c_str(), object * buffers, static_cast<int>(rte_socket_id()), contiguous,
+                                     static_cast<unsigned>(::getpagesize()));
+  if (zone == nullptr) give_up(rte_errno, "no contiguous memory");
+  const int added = rte_mempool_populate_iova(pool, static_cast<char*>(zone->addr), zone->iova, zone->len, free_zone,
                                               const_cast<rte_memzone*>(zone));
-  if (added != static_cast<int>(buffers)) {
-    rte_mempool_free(pool_);
-    rte_errno = ENOMEM;
-    fail(name, buffers, "memory zone too small");
-  }
-  memory_ = static_cast<std::uint8_t*>(zone->addr);
-  rte_mempool_obj_iter(pool_, rte_pktmbuf_init, nullptr);
-  pool_->flags &= ~static_cast<unsigned>(RTE_MEMPOOL_F_NO_IOVA_CONTIG | RTE_MEMPOOL_F_NON_IO);
+  if (added != static_cast<int>(buffers)) give_up(ENOMEM, "memory zone too small");
+  rte_mempool_obj_iter(pool, rte_pktmbuf_init, nullptr);
+  pool->flags &= ~static_cast<unsigned>(RTE_MEMPOOL_F_NO_IOVA_CONTIG | RTE_MEMPOOL_F_NON_IO);
+  return pool;
 }
 
-MbufPool::~MbufPool() { rte_mempool_free(pool_); }
-
-unsigned MbufPool::allocate(Packet* out, unsigned count) noexcept {
+// `count` descriptors from `pool`, each with `room` bytes behind the headroom.
+unsigned take(rte_mempool* pool, std::uint32_t room, Packet* out, unsigned count) noexcept {
   std::array<void*, kMaxBulk> mbufs;
   unsigned done = 0;
   while (done < count) {
     unsigned n = std::min(count - done, kMaxBulk);
-    if (rte_mempool_get_bulk(pool_, mbufs.data(), n) != 0) {
+    if (rte_mempool_get_bulk(pool, mbufs.data(), n) != 0) {
       n = 1;  // nearly empty: what is left, one by one
-      if (rte_mempool_get(pool_, mbufs.data()) != 0) break;
+      if (rte_mempool_get(pool, mbufs.data()) != 0) break;
     }
     for (unsigned i = 0; i < n; ++i) {
       const auto* mbuf = static_cast<const rte_mbuf*>(mbufs[i]);
@@ -152,20 +141,54 @@ unsigned MbufPool::allocate(Packet* out, unsigned count) noexcept {
       packet.data = static_cast<std::uint8_t*>(mbuf->buf_addr) + RTE_PKTMBUF_HEADROOM;
       packet.buffer = mbufs[i];
       packet.headroom = RTE_PKTMBUF_HEADROOM;
-      packet.tailroom = static_cast<std::uint16_t>(mbuf->buf_len - RTE_PKTMBUF_HEADROOM);
+      packet.tailroom = room;
     }
   }
   return done;
 }
 
+}  // namespace
+
+MbufPool::MbufPool(const std::string& name, unsigned buffers) {
+  const rte_memzone* zone = nullptr;
+  pool_ = make_pool(name, buffers, kDataRoomBytes, std::min(kCachedPerLcore, buffers * 2 / 3), zone);
+  memory_ = static_cast<std::uint8_t*>(zone->addr);
+  const unsigned large = std::clamp(buffers / kBuffersPerLarge, kLeastLarge, kMostLarge);
+  try {
+    large_ = make_pool(name + "_large", large, kLargeRoomBytes, std::min(kCachedLarge, large / 4), zone);
+  } catch (...) {
+    rte_mempool_free(pool_);
+    throw;
+  }
+  large_memory_ = static_cast<std::uint8_t*>(zone->addr);
+  large_bytes_ = zone->len;
+}
+
+MbufPool::~MbufPool() {
+  rte_mempool_free(large_);
+  rte_mempool_free(pool_);
+}
+
+unsigned MbufPool::allocate(Packet* out, unsigned count) noexcept {
+  return take(pool_, kDataRoomBytes - RTE_PKTMBUF_HEADROOM, out, count);
+}
+unsigned MbufPool::allocate_large(Packet* out, unsigned count) noexcept {
+  return take(large_, kLargeRoomBytes - RTE_PKTMBUF_HEADROOM, out, count);
+}
+
 void MbufPool::free(Packet* const* packets, unsigned count) noexcept {
   std::array<void*, kMaxBulk> mbufs;
   while (count > 0) {
-    const unsigned n = std::min(count, kMaxBulk);
-    for (unsigned i = 0; i < n; ++i) mbufs[i] = packets[i]->buffer;
+    const unsigned taken = std::min(count, kMaxBulk);
+    unsigned n = 0;
+    for (unsigned i = 0; i < taken; ++i) {
+      void* mbuf = packets[i]->buffer;
+      if (is_large(mbuf)) [[unlikely]] rte_mempool_put(large_, mbuf);
+      else mbufs[n++] = mbuf;
+    }
     rte_mempool_put_bulk(pool_, mbufs.data(), n);
-    packets += n;
-    count -= n;
+    packets += taken;
+    count -= taken;
   }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BufferPool over one rte_mempool of mbufs that every port shares.
+// BufferPool over one rte_mempool of mbufs that every port shares, and a small second one of large mbufs.
 //
 // Invariant: a buffer that is outside a PMD is one direct segment with refcnt 1, next null. So allocate() and free() are
 // the mempool's bulk operations and touch no mbuf. Objects lie packed in one memory zone, as net_af_xdp
@@ -24,6 +24,9 @@ inline constexpr unsigned kXdpHeadroomBytes = 256;
 // Room for a frame whose start is anywhere the ports put it.
 inline constexpr unsigned kFrameRoomBytes = 2048;
 static_assert(RTE_PKTMBUF_HEADROOM >= kHeadroomBytes);
+// One large buffer for so many ordinary ones, within these bounds.
+inline constexpr unsigned kBuffersPerLarge = 64, kLeastLarge = 16, kMostLarge = 512;
+inline constexpr unsigned kLargeRoomBytes = (RTE_PKTMBUF_HEADROOM + kMaxFrameBytes + 63) / 64 * 64;
 
 class MbufPool final : public BufferPool {
  public:
@@ -33,6 +36,7 @@ class MbufPool final : public BufferPool {
   MbufPool& operator=(const MbufPool&) = delete;
 
   [[nodiscard]] unsigned allocate(Packet* out, unsigned count) noexcept override;
+  [[nodiscard]] unsigned allocate_large(Packet* out, unsigned count) noexcept override;
   void free(Packet* const* packets, unsigned count) noexcept override;
 
   // Buffers that a closed net_af_xdp port left in its rings, by their offset in the pool's memory.
@@ -54,6 +58,10 @@ class MbufPool final : public BufferPool {
   };
 
   [[nodiscard]] rte_mempool* mempool() const noexcept { return pool_; }
+  [[nodiscard]] bool is_large(const void* mbuf) const noexcept {
+    return static_cast<std::size_t>(static_cast<const std::uint8_t*>(mbuf) - large_memory_) < large_bytes_;
+  }
+  [[nodiscard]] unsigned available_large() const noexcept { return rte_mempool_avail_count(large_); }
   [[nodiscard]] unsigned available() const noexcept { return rte_mempool_avail_count(pool_); }
 
   // Makes `packet` the view of a received mbuf that obeys the invariant above.
@@ -63,7 +71,7 @@ class MbufPool final : public BufferPool {
     packet.buffer = mbuf;
     packet.length = mbuf->data_len;
     packet.headroom = mbuf->data_off;
-    packet.tailroom = static_cast<std::uint16_t>(mbuf->buf_len - mbuf->data_off - mbuf->data_len);
+    packet.tailroom = static_cast<std::uint32_t>(mbuf->buf_len - mbuf->data_off - mbuf->data_len);
   }
   // The other way: the mbuf says what the packet says, ready for rte_eth_tx_burst.
   static rte_mbuf* to_mbuf(const Packet& packet) noexcept {
@@ -79,6 +87,9 @@ class MbufPool final : public BufferPool {
  private:
   rte_mempool* pool_ = nullptr;
   std::uint8_t* memory_ = nullptr;  // where the objects lie, page-aligned
+  rte_mempool* large_ = nullptr;
+  std::uint8_t* large_memory_ = nullptr;
+  std::size_t large_bytes_ = 0;
 };
 
 }  // namespace vx

@@ -37,6 +37,7 @@ struct WorkerCounters {
   std::uint64_t polls = 0, busy_polls = 0, packets = 0;
   std::uint64_t learn_events = 0, learn_events_lost = 0;  // lost: queue full or over the rate; not packet drops
   std::uint64_t punts = 0, punts_lost = 0;
+  std::uint64_t too_big_told = 0, too_big_limited = 0;    // packet-too-big messages made, and kept back by the rate limit
 
   void count_drop(DropReason reason) noexcept { ++drops[static_cast<std::size_t>(reason)]; }
 };

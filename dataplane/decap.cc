@@ -162,7 +162,7 @@ DropReason locate_source(const Outer& outer, const ForwardingState& state, const
 
 // RFC 768: zero is no checksum; over IPv6 that is an error, as in the kernel (RFC 8200 section 8.1).
 bool is_udp_right(const Packet& packet, const Outer& outer) noexcept {
-  if ((packet.offload.flags & kChecksumVerified) != 0) [[unlikely]] return true;
+  if ((packet.offload.flags & OffloadMeta::kChecksumVerified) != 0) [[unlikely]] return true;
   const auto* udp = view<UdpHeader>(outer.payload);
   return udp->checksum.raw() == 0 ? outer.is_v4 : is_udp_sum_right(outer, udp->length.host());
 }
@@ -176,7 +176,7 @@ DropReason strip(Packet& packet, const Outer& outer, Location source) noexcept {
     if (const auto reason = decap_ecn(inner, inner_length, outer.tos); reason != DropReason::kNone) return reason;
   }
   const auto front = static_cast<std::uint16_t>(inner - packet.data);
-  packet.tailroom = static_cast<std::uint16_t>(packet.tailroom + (packet.length - front - inner_length));
+  packet.tailroom += packet.length - front - inner_length;
   packet.pull_front(front);
   packet.length = inner_length;
   packet.offload = {};  // spoke of the outer packet

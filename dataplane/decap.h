@@ -8,10 +8,6 @@
 
 namespace vx {
 
-// virtio's VIRTIO_NET_HDR_F_DATA_VALID in OffloadMeta::flags: the receiver's kernel has verified the UDP checksum
-// (datagrams of the held socket); it is not looked at then.
-inline constexpr std::uint8_t kChecksumVerified = 2;
-
 struct DecapResult {
   DropReason reason = DropReason::kNone;
   OverlayIndex overlay = kNoIndex;

@@ -37,6 +37,7 @@ enum class DropReason : std::uint8_t {
   kPortDown,
   kStormLimit,
   kFdbBlackhole,
+  kGuestBadOffload,
   kCount,
   kNone = 0xff,
 };
@@ -75,6 +76,7 @@ inline constexpr std::array<DropReasonText, kDropReasonCount> kDropReasonTexts{{
     {"port_down", "the egress port is down or going away"},
     {"storm_limit", "the port floods more than its storm-pps"},
     {"fdb_blackhole", "the destination MAC is a blackhole entry"},
+    {"guest_bad_offload", "a guest's checksum or segmentation request contradicts its frame"},
 }};
 
 [[nodiscard]] constexpr std::string_view name(DropReason reason) noexcept {

@@ -23,8 +23,8 @@ namespace vx {
 namespace {
 
 constexpr unsigned kReservedMb = 48;  // rings, device data, EAL itself
-constexpr unsigned kBufferBytes =
-    2752;  // mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header
+// mbuf, its and AF_XDP's headroom, 2048 bytes of data, mempool's own header; and one in 64 has a large buffer with it
+constexpr unsigned kBufferBytes = 2752 + 66'048 / 64;
 
 // EAL logs go through us: journald's prefix, and not to syslog a second time.
 ssize_t write_eal_log(void*, const char* text, std::size_t size) {

@@ -15,6 +15,7 @@ inline void pop_tag(Packet& packet) noexcept {
   packet.pull_front(kVlanTagBytes);
   store(packet.data, low);
   store(packet.data + 8, high);
+  packet.offload.shift(-static_cast<int>(kVlanTagBytes));
   packet.is_tagged = false;
 }
 
@@ -27,6 +28,7 @@ inline void push_tag(Packet& packet, std::uint16_t tci) noexcept {
   store(packet.data + 8, high);
   view<EthernetHeader>(packet.data)->type = ether_type::kVlan;
   view<VlanTag>(packet.data + sizeof(EthernetHeader))->tci = Be16(tci);
+  packet.offload.shift(kVlanTagBytes);
   packet.is_tagged = true;
 }
 

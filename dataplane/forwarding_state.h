@@ -41,6 +41,7 @@ struct OverlayState {
   bool udp_csum = true;                 // on IPv4
   bool learning = true;                 // MACs behind VTEPs
   bool accept_unknown_vteps = false;    // vtep-learning yes | flood
+  bool mss_clamp = false;               // TCP MSS of SYNs is lowered to what `mtu` allows
   PortIndex uplink = kNoIndex;          // netdev mode: every tunnel frame goes there
   std::shared_ptr<Fdb> fdb;
   std::shared_ptr<const VlanTable> tunnel_vlans;

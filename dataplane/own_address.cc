@@ -179,7 +179,7 @@ DropReason answer_own_address(Packet& packet, const UnderlayState& underlay, Own
   if (verdict.kind == OwnKind::kSolicitation) {
     const std::uint32_t length = verdict.layer3 + sizeof(Ipv6Header) + kNeighborBytes + kLinkOptionBytes;
     if (length > packet.length + packet.tailroom) return DropReason::kNoHeadroom;
-    packet.tailroom = static_cast<std::uint16_t>(packet.tailroom + packet.length - length);
+    packet.tailroom = packet.tailroom + packet.length - length;
     packet.length = length;
   }
   auto* ethernet = view<EthernetHeader>(packet.data);

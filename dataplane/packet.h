@@ -36,15 +36,33 @@ class Location {
   std::uint16_t raw_ = kNoIndex;  // "nowhere"
 };
 
-// Checksum and segmentation metadata of a super-frame, as struct virtio_net_hdr has it (virtio 1.1
-// section 5.1.6). All zero: a plain frame whose checksums are complete. Its place is kept here for offloads.
+// Checksum and segmentation metadata of a frame, as struct virtio_net_hdr has it (virtio 1.2 section 5.1.6).
+// All zero: a plain frame whose checksums are complete. Guests write it: nothing in it is believed before
+// parse_super_frame() (super_frame.h) has compared it with the bytes.
 struct OffloadMeta {
-  std::uint8_t flags = 0;     // 1: checksum to be completed at checksum_start + checksum_offset
-  std::uint8_t gso_type = 0;  // virtio GSO type
-  std::uint16_t header_length = 0;
-  std::uint16_t segment_size = 0;
-  std::uint16_t checksum_start = 0;
-  std::uint16_t checksum_offset = 0;
+  // flags
+  static constexpr std::uint8_t kNeedsChecksum = 1;     // to be completed: from checksum_start, into + checksum_offset
+  static constexpr std::uint8_t kChecksumVerified = 2;  // the receiver's kernel has verified the (outer) L4 checksum
+  // gso_type; kGsoEcn is or-ed to a TCP type: the first segment has CWR, the others must not (RFC 3168 section 6.1.2)
+  static constexpr std::uint8_t kGsoNone = 0, kGsoTcp4 = 1, kGsoTcp6 = 4, kGsoUdp = 5, kGsoEcn = 0x80;
+
+  std::uint8_t flags = 0;
+  std::uint8_t gso_type = kGsoNone;
+  std::uint16_t header_length = 0;    // a hint: bytes up to the payload
+  std::uint16_t segment_size = 0;     // payload bytes of each segment but the last; 0 when gso_type is kGsoNone
+  std::uint16_t checksum_start = 0;   // offset of the TCP or UDP header from the frame's first byte
+  std::uint16_t checksum_offset = 0;  // of the checksum field in that header
+
+  [[nodiscard]] constexpr bool needs_checksum() const noexcept { return (flags & kNeedsChecksum) != 0; }
+  [[nodiscard]] constexpr bool is_super_frame() const noexcept { return gso_type != kGsoNone; }
+  // Neither: the bytes are what goes on a wire.
+  [[nodiscard]] constexpr bool is_plain() const noexcept { return !needs_checksum() && !is_super_frame(); }
+  // The frame's front moved by `bytes` (a tag or an outer header went in front: positive).
+  constexpr void shift(int bytes) noexcept {
+    if (is_plain()) return;
+    checksum_start = static_cast<std::uint16_t>(checksum_start + bytes);
+    header_length = static_cast<std::uint16_t>(header_length + bytes);
+  }
 };
 
 // One cache line. Filled by Port::rx (data, buffer, length, headroom, tailroom, ingress_port); steps fill the rest.
@@ -55,8 +73,8 @@ struct alignas(64) Packet {
   std::uint64_t source_key = 0;       // FDB key of (VID, source MAC)
   std::uint64_t destination_key = 0;  // FDB key of (VID, destination MAC)
   std::uint32_t length = 0;       // bytes
+  std::uint32_t tailroom = 0;     // bytes writable behind data + length
   std::uint16_t headroom = 0;     // bytes writable in front of data
-  std::uint16_t tailroom = 0;     // bytes writable behind data + length
   PortIndex ingress_port = kNoIndex;  // where it was received (the underlay's port for tunnel frames)
   Location source;                // where its source MAC now is: the guest port, or the VTEP it came from
   Location egress;                // set by bridge: one target; ignored when `flood`
@@ -83,6 +101,7 @@ struct alignas(64) Packet {
 static_assert(sizeof(Packet) == 64, "a packet descriptor is one cache line");
 
 inline constexpr unsigned kMaxBurst = 64;          // packets a port hands over at most in one rx
+inline constexpr std::uint32_t kMaxFrameBytes = 65'535 + 22;  // a super-frame: the largest IP packet behind Ethernet and two tags
 inline constexpr std::uint16_t kHeadroomBytes = 128;  // what a received frame has in front: outer header 74 + vnet header
 
 }  // namespace vx

@@ -338,7 +338,7 @@ Packet* Pipeline::make_copy(const Packet& packet) noexcept {
   }
   std::memcpy(copy->data, packet.data, packet.length);
   copy->length = packet.length;
-  copy->tailroom = static_cast<std::uint16_t>(copy->tailroom - packet.length);
+  copy->tailroom -= packet.length;
   copy->ingress_port = packet.ingress_port;
   copy->source = packet.source;
   copy->tci = packet.tci;
@@ -363,7 +363,7 @@ void Pipeline::generate(PortIndex port, std::span<const std::uint8_t> frame) noe
   }
   std::memcpy(packet->data, frame.data(), frame.size());
   packet->length = static_cast<std::uint32_t>(frame.size());
-  packet->tailroom = static_cast<std::uint16_t>(packet->tailroom - packet->length);
+  packet->tailroom -= packet->length;
   if (state_ == nullptr || assignment_ == nullptr) {
     drop_outgoing(*packet, DropReason::kPortDown, port);
   } else {

@@ -20,7 +20,31 @@ class BufferPool {
   // Fills up to `count` descriptors with empty buffers: length 0, headroom >= kHeadroomBytes, tailroom = the rest.
   // Returns how many; fewer means exhausted.
   [[nodiscard]] virtual unsigned allocate(Packet* out, unsigned count) noexcept = 0;
+  // The same with room for kMaxFrameBytes: super-frames. There are few, and they are for passing by only: a frame
+  // that fits an ordinary buffer does not stay in one of these (AF_XDP takes ordinary ones only).
+  [[nodiscard]] virtual unsigned allocate_large(Packet* out, unsigned count) noexcept = 0;
+  // Of both kinds, mixed.
   virtual void free(Packet* const* packets, unsigned count) noexcept = 0;
+};
+
+// What a port's tx() takes as metadata (Packet::offload) instead of as bytes. What it does not take is completed
+// or segmented before it gets there. Constant for the port's life.
+struct TxOffloads {
+  bool checksum = false;    // a TCP or UDP checksum to be completed
+  bool tcp4 = false;        // super-frames of TCP over IPv4; with `checksum`
+  bool tcp6 = false;        // over IPv6
+  bool udp = false;         // of UDP (USO)
+  bool tunnel = false;      // encapsulated super-frames of all three: an outer header in front of the inner super-frame,
+                            // Packet::offload's offsets counted from the outer frame's first byte
+  [[nodiscard]] constexpr bool carries(const OffloadMeta& meta) const noexcept {
+    switch (meta.gso_type & ~OffloadMeta::kGsoEcn) {
+      case OffloadMeta::kGsoNone: return checksum || !meta.needs_checksum();
+      case OffloadMeta::kGsoTcp4: return tcp4;
+      case OffloadMeta::kGsoTcp6: return tcp6;
+      case OffloadMeta::kGsoUdp: return udp;
+      default: return false;
+    }
+  }
 };
 
 // One port with one or more receive and transmit queues.
@@ -37,6 +61,7 @@ class Port {
   // first of the rest has a `reason` when that frame itself was refused (and the next may pass), kNone when the port is full.
   [[nodiscard]] virtual unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept = 0;
 
+  [[nodiscard]] virtual TxOffloads tx_offloads() const noexcept { return {}; }
   [[nodiscard]] virtual std::uint16_t rx_queues() const noexcept = 0;
   [[nodiscard]] virtual std::uint16_t tx_queues() const noexcept = 0;  // fewer than workers: the worker locks
   // A descriptor that polls readable when `queue` has frames, or -1: an adaptive worker then naps instead.

@@ -25,7 +25,6 @@ namespace {
 
 constexpr int kReceiveBufferBytes = 4 << 20;
 constexpr std::uint8_t kTtl = 64;
-constexpr std::uint8_t kChecksumIsGood = 2;  // VIRTIO_NET_HDR_F_DATA_VALID: the kernel has verified it
 constexpr MacAddress kKernelMac{{0x02, 'k', 'e', 'r', 'n', 'l'}};  // stands for the sender's, which the socket does not tell
 constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(int));
 
@@ -70,7 +69,7 @@ class HeldSocket final : public Port {
       Packet& frame = out[received++];
       frame = packet;
       frame.length = messages[i].msg_len;
-      frame.tailroom = static_cast<std::uint16_t>(packet.tailroom - frame.length);
+      frame.tailroom = packet.tailroom - frame.length;
       rebuild(frame, senders[i], tos_of(messages[i].msg_hdr));
     }
     stash_.drop_top(static_cast<unsigned>(got));
@@ -106,7 +105,7 @@ class HeldSocket final : public Port {
   }
 
   void rebuild(Packet& frame, const sockaddr_in6& sender, std::uint8_t tos) const noexcept {
-    frame.offload.flags = kChecksumIsGood;
+    frame.offload.flags = OffloadMeta::kChecksumVerified;
     frame.push_front(sizeof(UdpHeader));
     auto* udp = view<UdpHeader>(frame.data);
     udp->source_port = Be16::from_raw(sender.sin6_port);  // at the same place in sockaddr_in

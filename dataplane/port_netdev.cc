@@ -46,7 +46,7 @@ constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(tpacket_auxdata));
 bool complete_checksum(Packet& packet) noexcept {
   const OffloadMeta meta = packet.offload;
   packet.offload = {};
-  if ((meta.flags & VnetHeader::kNeedsChecksum) == 0) return true;
+  if (!meta.needs_checksum()) return true;
   const std::uint32_t field = std::uint32_t{meta.checksum_start} + meta.checksum_offset;
   if (field + 2 > packet.length) return false;
   std::uint8_t* start = packet.data + meta.checksum_start;
@@ -181,7 +181,7 @@ class NetdevPort final : public Port {
     if ((message.msg_hdr.msg_flags & MSG_TRUNC) != 0) return true;
     if (message.msg_len < sizeof(VnetHeader)) return false;
     packet.length = message.msg_len - static_cast<std::uint32_t>(sizeof(VnetHeader));
-    packet.tailroom = static_cast<std::uint16_t>(packet.tailroom - packet.length);
+    packet.tailroom -= packet.length;
     packet.offload = to_offload(header);
     if (!complete_checksum(packet)) return false;
     for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;

@@ -65,7 +65,7 @@ class TapPort final : public Port {
       out[received] = packet;
       out[received].length = static_cast<std::uint32_t>(n) - static_cast<std::uint32_t>(sizeof(VnetHeader));
       if (static_cast<std::size_t>(n) == room) out[received].length = 0;  // cut off: guest_truncated
-      out[received].tailroom = static_cast<std::uint16_t>(packet.tailroom - out[received].length);
+      out[received].tailroom = packet.tailroom - out[received].length;
       VnetHeader header;
       std::memcpy(&header, start, sizeof header);
       out[received].offload = to_offload(header);

@@ -25,7 +25,7 @@
 
 namespace vx::protocol {
 
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::size_t kMaxMessageBytes = 64 * 1024;
 inline constexpr std::string_view kSocketName = "dataplane.sock";
 
@@ -169,6 +169,8 @@ struct OverlayConfig {
   VtepLearning vtep_learning = VtepLearning::kNo;
   Name uplink_port{};             // netdev mode: all tunnel frames go to this port, with no lookup; else empty
   std::uint32_t fdb_capacity = 65536;
+  std::uint8_t mss_clamp = 0;     // TCP MSS of SYNs is lowered to what the overlay MTU allows
+  std::uint8_t reserved[3]{};
   VlanTable tunnel_vlans;         // what the tunnel carries: bridge-vids tagged, bridge-pvid untagged
 };
 
@@ -245,6 +247,7 @@ struct StatsReply {
   std::array<std::uint64_t, kDropReasonCount> drops{};
   Totals totals{};
   std::uint64_t learn_events = 0, learn_events_lost = 0, punts_lost = 0;
+  std::uint64_t too_big_told = 0, too_big_limited = 0;  // counters.h
   std::uint32_t ports = 0;         // PortStats that follow
   std::uint32_t workers = 0;       // WorkerStats that follow them
   std::uint32_t xdp_exits = 0;     // valid entries of xdp[], in the order of ebpf/shared.h

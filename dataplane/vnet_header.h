@@ -11,9 +11,6 @@
 namespace vx {
 
 struct VnetHeader {
-  static constexpr std::uint8_t kNeedsChecksum = 1;  // flags
-  static constexpr std::uint8_t kGsoNone = 0;        // gso_type
-
   std::uint8_t flags = 0;             // 0
   std::uint8_t gso_type = 0;          // 1
   std::uint16_t header_length = 0;    // 2
@@ -25,7 +22,7 @@ static_assert(sizeof(VnetHeader) == 10);
 static_assert(kHeadroomBytes >= 74 + sizeof(VnetHeader), "outer header and vnet header fit in front of a frame");
 
 [[nodiscard]] constexpr OffloadMeta to_offload(const VnetHeader& h) noexcept {
-  return {static_cast<std::uint8_t>(h.flags & VnetHeader::kNeedsChecksum),
+  return {static_cast<std::uint8_t>(h.flags & OffloadMeta::kNeedsChecksum),
           h.gso_type,
           h.header_length,
           h.segment_size,

@@ -115,7 +115,7 @@ TEST(VxlanDecap, ZeroUdpChecksumIsAcceptedOnIpv4AndDroppedOnIpv6) {  // RFC 7348
 
   // A datagram of the held socket: the kernel has verified it.
   Packet packet = six.pool.receive(v6_frame.build());
-  packet.offload.flags = kChecksumVerified;
+  packet.offload.flags = OffloadMeta::kChecksumVerified;
   DecapCache cache;
   IpAddress unknown;
   EXPECT_EQ(decap(packet, six.state, cache, unknown).reason, DropReason::kNone);

@@ -275,6 +275,13 @@ class HeapPool : public BufferPool {
     }
     return count;
   }
+  unsigned allocate_large(Packet* out, unsigned count) noexcept override {
+    for (unsigned i = 0; i < count; ++i) {
+      if (++large_allocations_ == large_fail_at_) return i;
+      out[i] = make(kHeadroomBytes, 0, kMaxFrameBytes);
+    }
+    return count;
+  }
   void free(Packet* const* packets, unsigned count) noexcept override {
     for (unsigned i = 0; i < count; ++i) give_back(packets[i]->buffer);
   }
@@ -289,12 +296,13 @@ class HeapPool : public BufferPool {
     delete[] static_cast<std::uint8_t*>(buffer);
   }
   void fail_at(unsigned n) { fail_at_ = n, allocations_ = 0; }      // the n-th allocation from now fails
+  void large_fail_at(unsigned n) { large_fail_at_ = n, large_allocations_ = 0; }
   void fail_from(unsigned n) { fail_from_ = n, allocations_ = 0; }  // and all after it; 0: none
   [[nodiscard]] std::size_t live() const { return live_.size(); }
   [[nodiscard]] unsigned allocations() const { return allocations_; }
 
  private:
-  Packet make(std::uint16_t headroom, std::uint32_t length, std::uint16_t tailroom) {
+  Packet make(std::uint16_t headroom, std::uint32_t length, std::uint32_t tailroom) {
     auto* block = new std::uint8_t[static_cast<std::size_t>(headroom) + length + tailroom];
     live_.insert(block);
     Packet packet;
@@ -307,6 +315,7 @@ class HeapPool : public BufferPool {
   }
   std::set<void*> live_;
   unsigned allocations_ = 0, fail_at_ = 0, fail_from_ = 0;
+  unsigned large_allocations_ = 0, large_fail_at_ = 0;
   std::uint16_t room_ = 2048;
 };
 
@@ -319,6 +328,9 @@ class MemoryPort : public Port {
     for (; n < count && !incoming.empty(); ++n) {
       out[n] = pool_.receive(incoming.front());
       incoming.pop_front();
+      if (incoming_offloads.empty()) continue;
+      out[n].offload = incoming_offloads.front();
+      incoming_offloads.pop_front();
     }
     return n;
   }
@@ -330,16 +342,21 @@ class MemoryPort : public Port {
         return n;
       }
       sent.emplace_back(packets[n]->data, packets[n]->data + packets[n]->length);
+      sent_offloads.push_back(packets[n]->offload);
       pool_.give_back(packets[n]->buffer);
     }
     return n;
   }
+  TxOffloads tx_offloads() const noexcept override { return offloads; }
   std::uint16_t rx_queues() const noexcept override { return 1; }
   std::uint16_t tx_queues() const noexcept override { return 1; }
   int rx_fd(std::uint16_t) const noexcept override { return -1; }
 
   std::deque<Bytes> incoming;
+  std::deque<OffloadMeta> incoming_offloads;  // for the first of `incoming`; may be shorter
   std::vector<Bytes> sent;
+  std::vector<OffloadMeta> sent_offloads;  // as long as `sent`
+  TxOffloads offloads;
   std::uint64_t accept = ~std::uint64_t{0};
   std::uint32_t refuse_length = 0;  // frames of this length are refused one by one
 

@@ -86,6 +86,7 @@ class SharedPool : public BufferPool {
     }
     return count;
   }
+  unsigned allocate_large(Packet*, unsigned) noexcept override { return 0; }
   void free(Packet* const* packets, unsigned count) noexcept override {
     for (unsigned i = 0; i < count; ++i) delete[] static_cast<std::uint8_t*>(packets[i]->buffer);
   }

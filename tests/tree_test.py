@@ -28,10 +28,11 @@ BACK_ENDS = {
 }
 # What control/ and config/ take from dataplane/: wire formats, the protocol and what those stand on.
 CONTROL_MAY = {"wire.h", "drop_reason.h", "protocol.h", "packet.h", "vlan_table.h", "counters.h", "fdb.h", "checksum.h",
-               "message_codec.h", "log.h", "file_descriptor.h", "run_dir.h"}
+               "message_codec.h", "log.h", "file_descriptor.h", "run_dir.h", "probe_format.h"}
 CONFIG_MAY = {"wire.h", "vlan_table.h"}
 # A step decides on one packet: it sees tables, not ports, workers or sockets.
-STEPS = {"classify", "bridge", "flood", "mtu", "encap", "decap", "own_address", "layer3", "egress_tag", "packet_too_big", "segment", "coalesce"}
+STEPS = {"classify", "bridge", "flood", "mtu", "encap", "decap", "own_address", "probe", "layer3", "egress_tag", "packet_too_big",
+         "segment", "coalesce", "mss_clamp", "ip_packet"}
 STEPS_MAY_NOT = {"port.h", "port_factory.h", "worker.h", "server.h", "switchboard.h", "pipeline.h", "eal.h"}
 
 

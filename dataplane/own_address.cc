@@ -5,6 +5,7 @@
 
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
+#include "dataplane/probe_format.h"
 
 namespace vx {
 namespace {
@@ -14,6 +15,7 @@ constexpr std::uint8_t kEchoRequest6 = 128, kEchoReply6 = 129;    // RFC 4443 se
 constexpr std::uint8_t kSolicit = 135, kAdvertise = 136;          // RFC 4861 section 4
 constexpr std::uint32_t kNeighborBytes = 24;                      // ICMPv6, reserved/flags, target
 constexpr std::uint32_t kLinkOptionBytes = 8;                     // RFC 4861 section 4.6.1
+constexpr std::uint32_t kEchoHeaderBytes = 8;                     // RFC 792: type, code, checksum, identifier, sequence
 constexpr std::uint8_t kReplyTtl = 64;
 
 bool is_local(const UnderlayState& underlay, const IpAddress& address) noexcept {
@@ -49,6 +51,12 @@ OwnVerdict judge_arp(const std::uint8_t* bytes, std::uint32_t left, const Underl
   return {};
 }
 
+// An echo reply's data is the request's: ours begin with a ProbeMessage. `icmp`: `length` bytes are there.
+bool is_probe_echo(const std::uint8_t* icmp, std::uint32_t length) noexcept {
+  if (length < kEchoHeaderBytes + sizeof(ProbeMessage)) return false;
+  return view<ProbeMessage>(icmp + kEchoHeaderBytes)->magic.host() == kProbeMagic;
+}
+
 OwnVerdict judge_ipv4(const std::uint8_t* bytes, std::uint32_t left, const UnderlayState& underlay) noexcept {
   if (left < sizeof(Ipv4Header)) return {};
   const auto* ip = view<Ipv4Header>(bytes);
@@ -59,10 +67,12 @@ OwnVerdict judge_ipv4(const std::uint8_t* bytes, std::uint32_t left, const Under
     return {};
   const bool is_unicast_source = (ip->source[0] & 0xf0) != 0xe0 && ip->source[0] != 0xff && ip->source[0] != 0;
   const auto* icmp = view<IcmpHeader>(bytes + header);
-  if (icmp->type != kEchoRequest4 || icmp->code != 0 || !is_unicast_source ||
-      !is_local(underlay, IpAddress::from_v4_bytes(ip->destination.data())))
+  if (icmp->code != 0 || !is_unicast_source || !is_local(underlay, IpAddress::from_v4_bytes(ip->destination.data())))
     return {};
-  return {OwnKind::kEcho4, false};
+  if (icmp->type == kEchoReply4 && is_probe_echo(bytes + header, total - header) &&
+      checksum_fold(checksum_partial(bytes + header, total - header)) == 0xffff)
+    return {OwnKind::kProbeEcho, true};
+  return icmp->type == kEchoRequest4 ? OwnVerdict{OwnKind::kEcho4, false} : OwnVerdict{};
 }
 
 OwnVerdict judge_ipv6(const std::uint8_t* bytes, std::uint32_t left, const UnderlayState& underlay) noexcept {
@@ -75,6 +85,7 @@ OwnVerdict judge_ipv6(const std::uint8_t* bytes, std::uint32_t left, const Under
     return {};
   const IpAddress destination = IpAddress::from_v6_bytes(ip->destination.data());
   const bool is_to_us = is_local(underlay, destination);
+  if (icmp[0] == kEchoReply6 && is_to_us && is_probe_echo(icmp, length)) return {OwnKind::kProbeEcho, true};
   if (icmp[0] == kEchoRequest6) {
     const bool is_unicast_source = ip->source[0] != 0xff && !IpAddress::from_v6_bytes(ip->source.data()).is_unspecified();
     return is_to_us && is_unicast_source ? OwnVerdict{OwnKind::kEcho6, false} : OwnVerdict{};
@@ -169,7 +180,7 @@ OwnVerdict judge_own_address(const Packet& packet, const UnderlayState& underlay
   if (type == ether_type::kArp) verdict = judge_arp(bytes, left, underlay);
   if (type == ether_type::kIpv4 && is_unicast) verdict = judge_ipv4(bytes, left, underlay);
   if (type == ether_type::kIpv6) verdict = judge_ipv6(bytes, left, underlay);
-  if (verdict.kind == OwnKind::kEcho6 && !is_unicast) return {};
+  if ((verdict.kind == OwnKind::kEcho6 || verdict.kind == OwnKind::kProbeEcho) && !is_unicast) return {};
   verdict.layer3 = layer3;
   return verdict;
 }

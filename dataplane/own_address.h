@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // vtep-address = own: the dataplane has the VTEP addresses to itself. It answers ARP requests (RFC 826), neighbour
 // solicitations (RFC 4861 section 7.2.4) and echo requests for them in place, and hands what tells of neighbours to
-// control, which resolves. Sees only what decap called kOuterNotForUs.
+// control, which resolves, and the answers to its path probes. Sees only what decap called kOuterNotForUs.
 #pragma once
 
 #include "dataplane/forwarding_state.h"
@@ -17,11 +17,12 @@ enum class OwnKind : std::uint8_t {
   kNeighborNews,  // NA: consumed
   kEcho4,         // answered
   kEcho6,         // answered
+  kProbeEcho,     // the answer to an echo request of control's path probe: consumed
 };
 
 struct OwnVerdict {
   OwnKind kind = OwnKind::kNone;
-  bool punt = false;              // control learns a neighbour from it
+  bool punt = false;              // control learns a neighbour, or that a probe has arrived, from it
   std::uint32_t layer3 = 0;       // offset of ARP or IP, bytes
   [[nodiscard]] bool is_answered() const noexcept {
     return kind == OwnKind::kArpRequest || kind == OwnKind::kSolicitation || kind == OwnKind::kEcho4 ||

@@ -3,6 +3,8 @@
 // control is told.
 #include "dataplane/own_address.h"
 
+#include "dataplane/layer3.h"
+#include "dataplane/probe_format.h"
 #include "tests/testkit.h"
 
 namespace vx {
@@ -185,6 +187,53 @@ TEST(OwnAddress, NeighbourAdvertisementGoesToControl) {
   EXPECT_EQ(host.counters().consumed, 1u);
 }
 
+// An echo reply of 1400 bytes whose data begins as control's probes do.
+Bytes probe_echo(const OwnHost& host, bool is_v6, std::uint32_t magic = kProbeMagic) {
+  Bytes rest(8, 0);
+  rest[4] = static_cast<std::uint8_t>(magic >> 24);
+  rest[5] = static_cast<std::uint8_t>(magic >> 16);
+  rest[6] = static_cast<std::uint8_t>(magic >> 8);
+  rest[7] = static_cast<std::uint8_t>(magic);
+  rest.resize(is_v6 ? 1356 : 1376);
+  if (is_v6) return host.frame(kOurMac).ipv6(kAsker6, v6(1)).icmp6(129, rest).build();
+  Bytes frame = host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(0, 1376).build();
+  const std::size_t icmp = frame.size() - 1380;
+  std::copy(rest.begin(), rest.end(), frame.begin() + static_cast<long>(icmp) + 4);
+  store<std::uint16_t>(frame.data() + icmp + 2, 0);
+  store(frame.data() + icmp + 2, static_cast<std::uint16_t>(~checksum_fold(checksum_partial(frame.data() + icmp, 1380))));
+  return frame;
+}
+
+TEST(OwnAddress, AnswersToPathProbesGoToControlCut) {
+  for (const std::uint16_t vlan : {0, 4003}) {
+    for (const bool is_v6 : {false, true}) {
+      OwnHost host(vlan);
+      const Bytes echo = probe_echo(host, is_v6);
+      host.receive(0, echo);
+      const auto punted = host.punted();
+      ASSERT_EQ(punted.size(), 1u);
+      EXPECT_EQ(punted[0].length, punted[0].bytes.size());
+      EXPECT_EQ(host.counters().consumed, 1u);
+      EXPECT_TRUE(host.sent(0).empty());
+      // What control reads: behind Ethernet, IP and 8 bytes of ICMP.
+      const std::size_t at = 14 + (is_v6 ? 40 : 20) + 8;
+      EXPECT_EQ(hex(Bytes(punted[0].bytes.begin() + static_cast<long>(at), punted[0].bytes.begin() + static_cast<long>(at) + 4)), "56 58 50 50 ");
+    }
+  }
+}
+
+TEST(OwnAddress, OtherEchoRepliesAreNobodys) {
+  OwnHost host;
+  Bytes broken4 = probe_echo(host, false), broken6 = probe_echo(host, true);
+  broken4.back() ^= 1;
+  broken6.back() ^= 1;
+  host.receive(0, {probe_echo(host, false, kProbeMagic + 1), probe_echo(host, true, kProbeMagic + 1), broken4, broken6,
+                   host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(0, 3).build(),
+                   host.frame(kOurMac).ipv6(kAsker6, v6(1)).icmp6(129, Bytes(4)).build()});
+  EXPECT_EQ(host.drops(DropReason::kOuterNotForUs), 6u);
+  EXPECT_TRUE(host.punted().empty());
+}
+
 TEST(OwnAddress, FullPuntQueueLosesTheNewsAndNotTheAnswer) {
   OwnHost host;
   for (int i = 0; i < 20; ++i)
@@ -199,7 +248,7 @@ TEST(OwnAddress, FramesCutAtEveryLengthAreNeverReadPastTheirEnd) {
     OwnHost host(vlan);
     const Bytes frames[] = {
         host.frame(kBroadcast).arp(1, kPeerMac, kRemote4, mac(0), kLocal4).build(),
-        host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(8, 20).build(),
+        host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(8, 20).build(), probe_echo(host, false), probe_echo(host, true),
         host.frame(kOurMac).ipv6(kAsker6, v6(1)).icmp6(128, Bytes(20)).build(),
         host.frame(mac(0x3333ff000001)).ipv6(kAsker6, kSolicitedNode).ttl(255).icmp6(135, solicitation_body(v6(1), true)).build()};
     for (const auto& frame : frames) {

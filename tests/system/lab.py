@@ -209,6 +209,32 @@ class Wire:
         return {entry["mac"] for entry in json.loads(done.stdout) if entry.get("state") != "permanent"}
 
 
+def nic_offloads(namespace, device):
+    """A wire as above, met by a NIC as Linux has it: GRO, which is software, is on. (Without it the kernel's own vxlan is a third
+    slower, and no UDP socket gets more than one datagram at a time.)"""
+    wire_offloads_off(namespace, device)
+    namespace.run("ethtool", "-K", device, "gro", "on", "sg", "on", check=False)
+
+
+class Cable:
+    """A wire without a switch between two nodes: nothing but the two of them takes part, which is what a benchmark needs."""
+
+    def __init__(self, lab, mtu=1500):
+        self.mtu, self.ports = mtu, []
+        self.namespace = lab.namespace("cable")
+        self.namespace.ip("link", "add", "c0", "type", "veth", "peer", "name", "c1")
+        for port in ("c0", "c1"):
+            nic_offloads(self.namespace, port)
+
+    def plug(self, namespace, device=UNDERLAY_DEVICE, queues=1, mtu=None):
+        """The next end becomes `namespace`'s `device`. One queue: a veth pair made in one piece has no other."""
+        port = f"c{len(self.ports)}"
+        self.ports.append(port)
+        self.namespace.ip("link", "set", port, "netns", namespace.name, "name", device)
+        namespace.ip("link", "set", device, "mtu", mtu or self.mtu, "up")
+        return port
+
+
 def compile_edge(vlan, pcp=0, pass_others=False):
     """vlan_edge.bpf.c for this tag; the object's path (kept under the build directory)."""
     folder = os.path.join(REPOSITORY, "build", "system")
@@ -239,9 +265,11 @@ class Guest:
     the dataplane owns and whose netdev is moved in here.
 
     `tag`: everything it sends carries this VLAN tag (pcp likewise). `number` n gives 10.0.0.n, fd00::n, MAC 52:54:00:00:00:n.
+    `offloads`: its devices stay as Linux makes them (TSO, GSO, checksums left to the device); else all of it is off.
     """
 
-    def __init__(self, lab, number, tag=None, pcp=0, queues=1, mtu=OVERLAY_MTU, subnet=0):
+    def __init__(self, lab, number, tag=None, pcp=0, queues=1, mtu=OVERLAY_MTU, subnet=0, offloads=False):
+        self.offloads = offloads
         self.lab, self.number, self.tag, self.pcp, self.queues, self.mtu = lab, number, tag, pcp, queues, mtu
         self.mac = f"52:54:00:00:{subnet:02x}:{number:02x}"
         self.ipv4, self.ipv6 = f"10.0.{subnet}.{number}", f"fd00:{subnet + 1:x}::{number:x}"
@@ -253,7 +281,8 @@ class Guest:
         self.unplug()
         queues = ["numrxqueues", self.queues, "numtxqueues", self.queues]
         node.namespace.ip("link", "add", port, *queues, "type", "veth", "peer", "name", "eth0", *queues, "netns", self.namespace.name)
-        wire_offloads_off(node.namespace, port)
+        if not self.offloads:
+            wire_offloads_off(node.namespace, port)
         # The port's netdev is as Proxmox makes it: no addresses of the host, the bridge's MTU and room for a tag.
         node.namespace.run("sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
         node.namespace.ip("link", "set", port, "mtu", 1500, "up")
@@ -271,7 +300,8 @@ class Guest:
 
     def dress(self):
         device = self.namespace
-        wire_offloads_off(device, "eth0")
+        if not self.offloads:
+            wire_offloads_off(device, "eth0")
         device.ip("link", "set", "eth0", "address", self.mac, "mtu", self.mtu, "up")
         device.ip("addr", "add", f"{self.ipv4}/24", "dev", "eth0")
         device.ip("addr", "add", f"{self.ipv6}/64", "dev", "eth0", "nodad")

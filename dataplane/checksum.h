@@ -14,6 +14,10 @@ namespace vx {
 [[nodiscard]] std::uint32_t checksum_partial(const std::uint8_t* bytes, std::size_t length,
                                              std::uint32_t seed = 0) noexcept;
 
+// The same sum while copying: every byte of `from` is read once. The two ranges do not overlap.
+[[nodiscard]] std::uint32_t checksum_copy(std::uint8_t* to, const std::uint8_t* from, std::size_t length,
+                                          std::uint32_t seed = 0) noexcept;
+
 // The 16-bit sum, not inverted: 0xffff over data that contains its own right checksum.
 [[nodiscard]] constexpr std::uint16_t checksum_fold(std::uint32_t sum) noexcept {
   sum = (sum & 0xffff) + (sum >> 16);

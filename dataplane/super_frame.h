@@ -22,13 +22,14 @@ struct SuperFrame {
   }
 };
 
-// `packet` is any frame whose offload says is_super_frame(). kNone: `at` is filled, all headers lie inside the frame, the
-// IP length agrees with the frame's, protocol, gso_type and checksum fields agree, 1 <= segment_size, and there is payload.
-// Else kGuestBadOffload.
+// `packet` is any frame whose offload says is_super_frame(). kNone: `at` is filled, all headers lie inside the frame,
+// the IP length agrees with the frame's (no padding), it is no fragment, protocol, gso_type and checksum fields agree,
+// the checksum is to be completed, 1 <= segment_size, and there is payload. Else kGuestBadOffload.
 [[nodiscard]] DropReason parse_super_frame(const Packet& packet, SuperFrame& at) noexcept;
 
-// For a frame that needs_checksum() and is no super-frame: writes the L4 checksum and clears the metadata. A UDP checksum of
-// zero becomes 0xffff (RFC 768). kGuestBadOffload, bytes unchanged, when the field lies outside the frame or before its layer 3.
+// For a frame that needs_checksum() and is no super-frame: writes the L4 checksum and clears the metadata. A UDP
+// checksum of zero becomes 0xffff (RFC 768). kGuestBadOffload, nothing changed, when the field lies outside the
+// frame or its start before layer 3.
 [[nodiscard]] DropReason complete_checksum(Packet& packet) noexcept;
 
 }  // namespace vx

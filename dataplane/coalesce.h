@@ -38,12 +38,13 @@ struct OpenFlow {
 // checksums, PSH), not longer than the first, together within 65,535 bytes of IP, and its own TCP checksum (and the head's, when that is still a plain frame) right.
 [[nodiscard]] bool may_join(const OpenFlow& flow, const Packet& packet, const TcpSegment& segment) noexcept;
 
-// Makes the head a super-frame in `large` (an empty buffer of allocate_large): its bytes, with room to grow, and all of its descriptor but the buffer. The
-// caller frees the old buffer; flow.head is `large` then.
-void grow(OpenFlow& flow, Packet& large) noexcept;
+// The first join: makes the head a super-frame in `large` (an empty buffer of allocate_large) and appends `packet`, for which may_join() is true;
+// both TCP checksums are verified on the way. True: flow.head is `large`, the caller frees the old head's and `packet`'s buffers. False: nothing has
+// changed and `large` stays the caller's; flow.is_closed when it was the head's checksum that is wrong.
+[[nodiscard]] bool join_first(OpenFlow& flow, Packet& large, const Packet& packet, const TcpSegment& segment) noexcept;
 
-// Appends the payload of `packet`, for which may_join() is true; the head is in a large buffer. The caller frees `packet`'s buffer.
-void join(OpenFlow& flow, const Packet& packet, const TcpSegment& segment) noexcept;
+// The same for the second and later ones (flow.segments > 1). False: its checksum is wrong, nothing has changed.
+[[nodiscard]] bool join(OpenFlow& flow, const Packet& packet, const TcpSegment& segment) noexcept;
 
 // Finishes what joined (segments > 1): IP length and checksum, pseudo-header checksum, offload metadata.
 void finish(OpenFlow& flow) noexcept;

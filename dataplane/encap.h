@@ -36,18 +36,39 @@ inline void copy_outer_header(std::uint8_t* to, const Vtep& vtep) noexcept {
   return static_cast<std::uint8_t>((settings.tos & ~kEcnMask) | (inner & kEcnMask));
 }
 
-// On kNone the packet is the outer frame. The frame is as the tunnel carries it (egress_tag.h), 14 bytes at least.
-[[nodiscard]] inline DropReason encap(Packet& packet, const Vtep& vtep, const EncapSettings& settings) noexcept {
-  if (!vtep.resolved) [[unlikely]] return DropReason::kUnderlayUnresolved;
-  const std::uint32_t ip_length = vtep.header_length - vtep.ip_offset + packet.length;
-  const std::uint16_t ceiling = vtep.outer_mtu != 0 ? vtep.outer_mtu : settings.underlay_mtu;
-  // DF is set: an outer packet above the MTU is never sent and never fragmented (RFC 7348 section 4.3).
-  if (ip_length > ceiling) [[unlikely]] return DropReason::kUnderlayMtuExceeded;
-  if (packet.headroom < vtep.header_length) [[unlikely]] return DropReason::kNoHeadroom;
+// Outer IP packet to `vtep` at most, bytes.
+[[nodiscard]] inline std::uint16_t outer_ceiling(const Vtep& vtep, const EncapSettings& settings) noexcept {
+  return vtep.outer_mtu != 0 ? vtep.outer_mtu : settings.underlay_mtu;
+}
 
-  const std::uint8_t* inner = packet.data;
-  const std::uint32_t inner_length = packet.length;
-  const InnerFlow flow = inner_flow(inner, inner_length);
+// Whether a frame of `inner_length` bytes may go to `vtep`. DF is set: an outer packet above the MTU is never sent and
+// never fragmented (RFC 7348 section 4.3).
+[[nodiscard]] inline DropReason may_encap(const Vtep& vtep, const EncapSettings& settings, std::uint32_t inner_length,
+                                          std::uint16_t headroom) noexcept {
+  if (!vtep.resolved) [[unlikely]] return DropReason::kUnderlayUnresolved;
+  const std::uint32_t ip_length = vtep.header_length - vtep.ip_offset + inner_length;
+  if (ip_length > outer_ceiling(vtep, settings)) [[unlikely]] return DropReason::kUnderlayMtuExceeded;
+  if (headroom < vtep.header_length) [[unlikely]] return DropReason::kNoHeadroom;
+  return DropReason::kNone;
+}
+
+// What is left to do of an outer header: the UDP checksum.
+struct OuterUdp {
+  UdpHeader* header = nullptr;
+  std::uint32_t seed = 0;      // sum of all that the checksum covers but the inner frame; below 2^19
+  bool wants_checksum = false; // else it is 0: none
+  // `sum`: checksum_partial's over the inner frame, `seed` included.
+  void complete(std::uint32_t sum) const noexcept {
+    const auto checksum = static_cast<std::uint16_t>(~checksum_fold(sum));
+    header->checksum = Be16::from_raw(checksum != 0 ? checksum : 0xffff);  // RFC 768: zero means none
+  }
+};
+
+// Puts `vtep`'s outer header in front of the frame, for which may_encap() is kNone, all but the UDP checksum.
+// `inner_length`: what the lengths are to say; packet.length, or a segment's.
+[[nodiscard]] inline OuterUdp push_outer_header(Packet& packet, const Vtep& vtep, const EncapSettings& settings,
+                                                const InnerFlow& flow, std::uint32_t inner_length) noexcept {
+  const std::uint32_t ip_length = vtep.header_length - vtep.ip_offset + inner_length;
   const std::uint8_t tos = outer_tos(flow.tos, settings);
   // The hash scaled to the span instead of a remainder: one multiplication.
   const auto port = static_cast<std::uint16_t>(
@@ -79,12 +100,19 @@ inline void copy_outer_header(std::uint8_t* to, const Vtep& vtep) noexcept {
   const Be16 udp_length{udp_bytes};
   udp->source_port = source_port;
   udp->length = udp_length;
-  if (settings.udp_csum || !vtep.is_v4) {
-    // The length counts twice: in the pseudo header and in the UDP header.
-    const std::uint32_t seed = vtep.pseudo_sum + 2u * udp_length.raw() + source_port.raw();
-    const auto sum = static_cast<std::uint16_t>(~checksum_fold(checksum_partial(inner, inner_length, seed)));
-    udp->checksum = Be16::from_raw(sum != 0 ? sum : 0xffff);  // RFC 768: zero means none
-  }
+  // The length counts twice: in the pseudo header and in the UDP header.
+  return {udp, vtep.pseudo_sum + 2u * udp_length.raw() + source_port.raw(), settings.udp_csum || !vtep.is_v4};
+}
+
+// On kNone the packet is the outer frame. The frame is as the tunnel carries it (egress_tag.h), 14 bytes at least, its
+// checksums complete.
+[[nodiscard]] inline DropReason encap(Packet& packet, const Vtep& vtep, const EncapSettings& settings) noexcept {
+  const DropReason reason = may_encap(vtep, settings, packet.length, packet.headroom);
+  if (reason != DropReason::kNone) [[unlikely]] return reason;
+  const std::uint8_t* inner = packet.data;
+  const std::uint32_t inner_length = packet.length;
+  const OuterUdp udp = push_outer_header(packet, vtep, settings, inner_flow(inner, inner_length), inner_length);
+  if (udp.wants_checksum) udp.complete(checksum_partial(inner, inner_length, udp.seed));
   return DropReason::kNone;
 }
 

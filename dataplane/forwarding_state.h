@@ -27,6 +27,7 @@ struct PortState {
   bool learning = true;
   std::uint32_t storm_pps = 0;          // flooded packets a second at most, over all workers; 0: no limit
   std::shared_ptr<SharedTokenBucket> storm;  // what keeps that limit; one per port for as long as it lives
+  std::shared_ptr<SharedTokenBucket> too_big;  // limits the packet-too-big messages sent to it; likewise
   std::shared_ptr<const VlanTable> vlans;
 };
 

@@ -8,32 +8,29 @@
 #include "dataplane/classify.h"
 #include "dataplane/egress_tag.h"
 #include "dataplane/flood.h"
+#include "dataplane/mss_clamp.h"
 #include "dataplane/mtu.h"
 #include "dataplane/own_address.h"
+#include "dataplane/packet_too_big.h"
+#include "dataplane/probe.h"
+#include "dataplane/unbundle.h"
 
 namespace vx {
 
 Pipeline::Pipeline(const PipelineLimits& limits, BufferPool& pool, SpscQueue<protocol::LearnEvent>& learn,
                    SpscQueue<PuntedFrame>& punts)
-    : pool_(pool),
-      punts_(punts),
+    : punts_(punts),
       reporter_(learn, limits.learn_events_per_second, limits.learn_queue_capacity),
-      tx_(std::make_unique<TxList[]>(kMaxPorts)),
-      egress_(std::make_unique<Egress[]>(kMaxPorts)),
-      side_(std::make_unique<Packet[]>(kSideDescriptors)),
-      storm_(std::make_unique<TokenBucket[]>(kMaxPorts)) {}
+      sender_(pool, counters_),
+      unbundled_(std::make_unique<Packet[]>(kMaxBurst)),
+      storm_(std::make_unique<TokenBucket[]>(kMaxPorts)),
+      too_big_(std::make_unique<TokenBucket[]>(kMaxPorts)) {}
 
 void Pipeline::use(const ForwardingState* state, const Assignment* assignment) noexcept {
   state_ = state;
   assignment_ = assignment;
   decap_cache_ = {};
-  for (PortIndex i = 0; i < kMaxPorts; ++i) {
-    egress_[i] = {};
-    if (state == nullptr || assignment == nullptr || i >= state->ports.size()) continue;
-    const PortState& port = state->ports[i];
-    const bool has_queue = i < assignment->tx.size() && assignment->tx[i].port != nullptr;
-    egress_[i] = {port.vlans.get(), port.overlay, port.port != nullptr && port.is_up && has_queue};
-  }
+  sender_.use(state, assignment);
 }
 
 // ---- the batch driver ----
@@ -45,7 +42,7 @@ void Pipeline::for_each_packet(Batch& batch, Step&& step) noexcept {
     Packet& packet = *batch.packets[i];
     const DropReason reason = step(packet);
     if (reason != DropReason::kNone) [[unlikely]] {
-      drop_received(packet, reason);
+      refuse(packet, reason);
       continue;
     }
     batch.packets[kept++] = &packet;
@@ -56,13 +53,16 @@ void Pipeline::for_each_packet(Batch& batch, Step&& step) noexcept {
 void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment now) noexcept {
   now_ = now;
   burst_ = burst;
+  sender_.begin_burst(now.ns);
   Batch batch;
   batch.count = count;
   std::uint64_t bytes = 0;
+  unsigned super_frames = 0;
   for (unsigned i = 0; i < count; ++i) {
     __builtin_prefetch(burst[i].data);
     burst[i].ingress_port = ingress;
     bytes += burst[i].length;
+    super_frames |= burst[i].offload.gso_type;
     batch.packets[i] = &burst[i];
   }
   PortCounters& port = counters_.ports[ingress];
@@ -73,47 +73,42 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   if (state_ == nullptr || assignment_ == nullptr || ingress >= state_->ports.size()) [[unlikely]]
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
   else if (state_->ports[ingress].is_underlay)
-    process_underlay(batch);
+    super_frames == 0 ? process_underlay(batch) : process_bundles(burst, count);
   else
     process_guest(batch, ingress);
-  recycle();
+  sender_.end_burst();
 }
 
 // ---- one packet on its way out ----
 
-[[gnu::always_inline]] inline void Pipeline::enqueue(Packet& packet, PortIndex port) noexcept {
-  TxList& list = tx_[port];
-  if (list.count == 0) active_[active_count_++] = port;
-  list.bytes += packet.length;
-  list.packets[list.count++] = &packet;
-  if (list.count == list.packets.size()) [[unlikely]] flush_port(port);
-}
-
-[[gnu::always_inline]] inline void Pipeline::send_to_port(Packet& packet, PortIndex port) noexcept {
-  if (port >= kMaxPorts || !egress_[port].can_send) [[unlikely]]
-    return drop_outgoing(packet, DropReason::kPortDown, port);
-  enqueue(packet, port);
-}
-
 [[gnu::always_inline]] inline void Pipeline::send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept {
   const VtepTable& vteps = domain.overlay.vteps;
   if (vtep >= vteps.size() || !vteps[vtep].exists || domain.tunnel_vlans == nullptr) [[unlikely]]
-    return drop_outgoing(packet, DropReason::kUnderlayUnresolved, domain.underlay);
+    return sender_.drop_outgoing(packet, DropReason::kUnderlayUnresolved, domain.underlay);
   DropReason reason = apply_egress_tag(packet, *domain.tunnel_vlans);
-  if (reason == DropReason::kNone) [[likely]] reason = encap(packet, vteps[vtep], domain.encap);
-  if (reason != DropReason::kNone) [[unlikely]] return drop_outgoing(packet, reason, domain.underlay);
-  send_to_port(packet, domain.underlay);
+  if (reason == DropReason::kNone) [[likely]] {
+    if (!packet.offload.is_plain()) [[unlikely]] {
+      reason = sender_.send_encapsulated(packet, vteps[vtep], domain.encap, domain.underlay);
+      if (reason == DropReason::kNone) return;
+    } else {
+      reason = encap(packet, vteps[vtep], domain.encap);
+      if (reason == DropReason::kNone) [[likely]] return sender_.send(packet, domain.underlay);
+    }
+  }
+  refuse_outgoing(packet, reason, vtep, domain);
 }
 
 // Inlined into forward()'s loop: one egress a packet, most often the underlay.
 [[gnu::always_inline]] inline void Pipeline::send_to(Packet& packet, Location target, const Domain& domain) noexcept {
   if (target.is_vtep()) return send_to_vtep(packet, target.index(), domain);
   const PortIndex index = target.raw();
-  if (index >= kMaxPorts || egress_[index].overlay != domain.index || egress_[index].vlans == nullptr) [[unlikely]]
-    return drop_outgoing(packet, DropReason::kPortDown, index);
-  if (const auto reason = apply_egress_tag(packet, *egress_[index].vlans); reason != DropReason::kNone) [[unlikely]]
-    return drop_outgoing(packet, reason, index);
-  send_to_port(packet, index);
+  if (index >= kMaxPorts) [[unlikely]] return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
+  const Sender::Egress& egress = sender_.egress(index);
+  if (egress.overlay != domain.index || egress.vlans == nullptr) [[unlikely]]
+    return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
+  if (const auto reason = apply_egress_tag(packet, *egress.vlans); reason != DropReason::kNone) [[unlikely]]
+    return sender_.drop_outgoing(packet, reason, index);
+  sender_.send(packet, index);
 }
 
 // ---- the order of the steps ----
@@ -154,16 +149,63 @@ void Pipeline::process_underlay(Batch& batch) noexcept {
   }
 }
 
+// A bundle is counted as the datagrams in it. In order: what came before it has left, or is in its list, when it is taken apart.
+[[gnu::cold]] void Pipeline::process_bundles(Packet* burst, unsigned count) noexcept {
+  for (unsigned i = 0; i < count; ++i) {
+    if (burst[i].offload.is_super_frame()) {
+      process_bundle(burst[i]);
+      continue;
+    }
+    Batch one;
+    one.count = 1;
+    one.packets[0] = &burst[i];
+    burst_ = burst;
+    process_underlay(one);
+  }
+}
+
+void Pipeline::process_bundle(Packet& bundle) noexcept {
+  const unsigned datagrams = unbundle_count(bundle);
+  if (datagrams == 0) return sender_.drop_received(bundle, DropReason::kOuterTruncated);
+  PortCounters& port = counters_.ports[bundle.ingress_port];
+  port.rx_packets += datagrams - 1;
+  port.rx_bytes += std::uint64_t{datagrams - 1} * bundle.offload.header_length;
+  counters_.packets += datagrams - 1;
+  burst_ = unbundled_.get();
+  for (unsigned done = 0; done < datagrams;) {
+    const unsigned wanted = std::min(datagrams - done, kMaxBurst);
+    const unsigned got = sender_.take_buffers(unbundled_.get(), wanted);
+    Batch batch;
+    for (unsigned i = 0; i < got; ++i) {
+      Packet& packet = unbundled_[i];
+      packet.ingress_port = bundle.ingress_port;
+      if (fill_from_bundle(bundle, done + i, packet)) batch.packets[batch.count++] = &packet;
+      else sender_.drop_received(packet, DropReason::kNoBuffer);
+    }
+    process_underlay(batch);
+    sender_.end_burst();
+    done += got;
+    if (got == wanted) continue;
+    counters_.drops[static_cast<std::size_t>(DropReason::kNoBuffer)] += datagrams - done;
+    port.rx_dropped += datagrams - done;
+    break;
+  }
+  sender_.release(bundle);
+}
+
 void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable& vlans, bool learns) noexcept {
   const OverlayState& overlay = state_->overlays[overlay_index];
   if (overlay.fdb == nullptr) [[unlikely]] {
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  classify_all(batch, *overlay.fdb, vlans);
-  bridge_all(batch, overlay, overlay_index, learns);
   const Domain domain{overlay, overlay.tunnel_vlans.get(), overlay_index, state_->underlay.port,
                       {state_->underlay.mtu, overlay.tos, overlay.tos_inherit, overlay.udp_csum}};
+  domain_ = &domain;
+  classify_all(batch, *overlay.fdb, vlans);
+  if (overlay.mss_clamp) [[unlikely]]
+    for (unsigned i = 0; i < batch.count; ++i) clamp_mss(*batch.packets[i], overlay.mtu);
+  bridge_all(batch, overlay, overlay_index, learns);
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet& packet = *batch.packets[i];
     if (packet.flood) [[unlikely]]
@@ -171,6 +213,7 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
     else
       send_to(packet, packet.egress, domain);
   }
+  domain_ = nullptr;
 }
 
 // Both lookups of every packet are under way before the first is made.
@@ -209,6 +252,69 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
   });
 }
 
+// ---- exits that tell somebody ----
+
+[[gnu::cold]] void Pipeline::refuse(Packet& packet, DropReason reason) noexcept {
+  if (reason == DropReason::kMtuExceeded && domain_ != nullptr) tell_too_big(packet, packet.egress, *domain_);
+  if (reason == DropReason::kLinkLocal && domain_ != nullptr && take_probe(packet, *domain_)) return;
+  sender_.drop_received(packet, reason);
+}
+
+[[gnu::cold]] void Pipeline::refuse_outgoing(Packet& packet, DropReason reason, VtepIndex vtep, const Domain& domain) noexcept {
+  if (reason == DropReason::kUnderlayMtuExceeded) tell_too_big(packet, Location::vtep(vtep), domain);
+  sender_.drop_outgoing(packet, reason, domain.underlay);
+}
+
+// False: it is none. The answer goes to the VTEP that asked, whatever the VLANs of the tunnel.
+bool Pipeline::take_probe(Packet& packet, const Domain& domain) noexcept {
+  if (!packet.source.is_vtep()) return false;
+  const ProbeKind kind = judge_probe(packet);
+  if (kind == ProbeKind::kNone) return false;
+  ++counters_.consumed;
+  if (kind == ProbeKind::kReply) {
+    punt(packet, sizeof(EthernetHeader));
+    sender_.release(packet);
+    return true;
+  }
+  answer_probe(packet, domain.overlay.local);
+  ++counters_.generated;
+  const VtepIndex vtep = packet.source.index();
+  const DropReason reason = encap(packet, domain.overlay.vteps[vtep], domain.encap);
+  if (reason == DropReason::kNone) sender_.send(packet, domain.underlay);
+  else sender_.drop_outgoing(packet, reason, domain.underlay);
+  return true;
+}
+
+// What would have passed to `egress`: the overlay's MTU, or less where the underlay has no room for it and this frame's tags.
+std::uint16_t Pipeline::mtu_towards(Location egress, const Packet& packet, const Domain& domain) const noexcept {
+  const std::uint16_t mtu = domain.overlay.mtu;
+  const VtepTable& vteps = domain.overlay.vteps;
+  if (!egress.is_vtep() || egress.index() >= vteps.size() || domain.tunnel_vlans == nullptr) return mtu;
+  const Vtep& vtep = vteps[egress.index()];
+  const bool leaves_tagged = !domain.tunnel_vlans->untagged.contains(packet.vid());
+  const std::uint32_t overhead = vtep.header_length - vtep.ip_offset + layer3_of(packet.data, packet.length).offset +
+                                 (leaves_tagged ? kVlanTagBytes : 0) - (packet.is_tagged ? kVlanTagBytes : 0);
+  const std::uint16_t outer = outer_ceiling(vtep, domain.encap);
+  return outer <= overhead ? mtu : std::min(mtu, static_cast<std::uint16_t>(outer - overhead));
+}
+
+void Pipeline::tell_too_big(const Packet& packet, Location egress, const Domain& domain) noexcept {
+  if (packet.source == Location()) return;
+  Packet* message = sender_.make_empty();
+  if (message == nullptr) return;
+  if (!make_packet_too_big(packet, mtu_towards(egress, packet, domain), *message)) return sender_.release(*message);
+  constexpr TokenRate kTold = TokenRate::of(kTooBigPerSecond, kTooBigPerSecond / 10);
+  const PortState& port = state_->ports[packet.ingress_port];
+  const bool may_tell = port.too_big != nullptr ? port.too_big->take(now_.ns, kTold) : too_big_[packet.ingress_port].take(now_.ns, kTold);
+  if (!may_tell) {
+    ++counters_.too_big_limited;
+    return sender_.release(*message);
+  }
+  ++counters_.too_big_told;
+  ++counters_.generated;
+  send_to(*message, packet.source, domain);
+}
+
 // ---- in ----
 
 void Pipeline::decap_all(Batch& batch) noexcept {
@@ -223,7 +329,7 @@ void Pipeline::decap_all(Batch& batch) noexcept {
     } else if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {
       take_own_address(packet);
     } else {
-      drop_received(packet, result.reason);
+      sender_.drop_received(packet, result.reason);
     }
   }
   batch.count = kept;
@@ -232,17 +338,17 @@ void Pipeline::decap_all(Batch& batch) noexcept {
 void Pipeline::take_own_address(Packet& packet) noexcept {
   const UnderlayState& underlay = state_->underlay;
   const OwnVerdict verdict = judge_own_address(packet, underlay);
-  if (verdict.kind == OwnKind::kNone) return drop_received(packet, DropReason::kOuterNotForUs);
+  if (verdict.kind == OwnKind::kNone) return sender_.drop_received(packet, DropReason::kOuterNotForUs);
   if (verdict.punt) punt(packet, verdict.layer3);
   if (!verdict.is_answered()) {
     ++counters_.consumed;
-    return release(packet);
+    return sender_.release(packet);
   }
   const DropReason reason = answer_own_address(packet, underlay, verdict);
-  if (reason != DropReason::kNone) return drop_received(packet, reason);
+  if (reason != DropReason::kNone) return sender_.drop_received(packet, reason);
   ++counters_.consumed;
   ++counters_.generated;
-  send_to_port(packet, underlay.port);
+  sender_.send(packet, underlay.port);
 }
 
 void Pipeline::punt(const Packet& packet, std::uint32_t layer3) noexcept {
@@ -306,134 +412,50 @@ bool Pipeline::is_storm(const Packet& packet) noexcept {
 }
 
 void Pipeline::flood(Packet& packet, const Domain& domain) noexcept {
-  if (is_storm(packet)) return drop_received(packet, DropReason::kStormLimit);
+  if (is_storm(packet)) return sender_.drop_received(packet, DropReason::kStormLimit);
   // Copies are made before the original changes: it goes to the last target.
   Location last;
   const unsigned targets = for_each_flood_target(packet, domain.overlay, *state_, [&](Location target) {
     if (last != Location()) send_copy(packet, last, domain);
     last = target;
   });
-  if (targets == 0) return drop_received(packet, DropReason::kNoFloodTarget);
+  if (targets == 0) return sender_.drop_received(packet, DropReason::kNoFloodTarget);
   send_to(packet, last, domain);
 }
 
 // A copy that could not be made counts as made and dropped, so that every target has its trace.
 void Pipeline::send_copy(const Packet& packet, Location target, const Domain& domain) noexcept {
   ++counters_.cloned;
-  Packet* copy = make_copy(packet);
+  Packet* copy = sender_.make_copy(packet);
   if (copy != nullptr) return send_to(*copy, target, domain);
   counters_.count_drop(DropReason::kNoBuffer);
   const PortIndex port = target.is_vtep() ? state_->underlay.port : target.raw();
   if (port < kMaxPorts) ++counters_.ports[port].tx_dropped;
 }
 
-Packet* Pipeline::make_copy(const Packet& packet) noexcept {
-  if (side_count_ == kSideDescriptors) recycle();
-  Packet* copy = &side_[side_count_];
-  if (pool_.allocate(copy, 1) != 1) return nullptr;
-  ++side_count_;
-  if (copy->tailroom < packet.length) {  // cannot be: all buffers are of one size; yet never write past one
-    release(*copy);
-    return nullptr;
-  }
-  std::memcpy(copy->data, packet.data, packet.length);
-  copy->length = packet.length;
-  copy->tailroom -= packet.length;
-  copy->ingress_port = packet.ingress_port;
-  copy->source = packet.source;
-  copy->tci = packet.tci;
-  copy->is_tagged = packet.is_tagged;
-  copy->offload = packet.offload;
-  return copy;
-}
-
 void Pipeline::generate(PortIndex port, std::span<const std::uint8_t> frame) noexcept {
   ++counters_.generated;
-  Packet* packet = &side_[0];
-  side_count_ = 1;
-  if (frame.size() < sizeof(EthernetHeader) || pool_.allocate(packet, 1) != 1) {
-    side_count_ = 0;
+  Packet* packet = frame.size() < sizeof(EthernetHeader) ? nullptr : sender_.make_empty();
+  if (packet == nullptr) {
     counters_.count_drop(DropReason::kNoBuffer);
     if (port < kMaxPorts) ++counters_.ports[port].tx_dropped;
     return;
   }
   if (packet->tailroom < frame.size()) {
-    drop_outgoing(*packet, DropReason::kNoBuffer, port);
-    return recycle();
+    sender_.drop_outgoing(*packet, DropReason::kNoBuffer, port);
+    return sender_.end_burst();
   }
   std::memcpy(packet->data, frame.data(), frame.size());
   packet->length = static_cast<std::uint32_t>(frame.size());
   packet->tailroom -= packet->length;
   if (state_ == nullptr || assignment_ == nullptr) {
-    drop_outgoing(*packet, DropReason::kPortDown, port);
+    sender_.drop_outgoing(*packet, DropReason::kPortDown, port);
   } else {
     const bool is_underlay = port < state_->ports.size() && state_->ports[port].is_underlay;
     if (is_underlay && state_->underlay.vlan != 0) push_tag(*packet, state_->underlay.vlan);
-    send_to_port(*packet, port);
+    sender_.send(*packet, port);
   }
-  recycle();
-}
-
-// Leaves the port in active_: an empty list there is skipped.
-void Pipeline::flush_port(PortIndex port) noexcept {
-  TxList& list = tx_[port];
-  const TxQueueRef& queue = assignment_->tx[port];
-  PortCounters& counters = counters_.ports[port];
-  std::uint64_t bytes = list.bytes;
-  if (queue.lock != nullptr)
-    while (queue.lock->test_and_set(std::memory_order_acquire)) __builtin_ia32_pause();
-  unsigned done = queue.port->tx(queue.queue, list.packets.data(), list.count);
-  unsigned sent = done;
-  while (done < list.count) [[unlikely]] {
-    Packet& refused = *list.packets[done++];
-    const bool is_full = refused.reason == DropReason::kNone;
-    bytes -= refused.length;
-    drop_outgoing(refused, is_full ? DropReason::kTxFull : refused.reason, port);
-    if (is_full || done == list.count) continue;
-    const unsigned more = queue.port->tx(queue.queue, list.packets.data() + done, list.count - done);
-    done += more;
-    sent += more;
-  }
-  if (queue.lock != nullptr) queue.lock->clear(std::memory_order_release);
-  counters.tx_packets += sent;
-  counters.tx_bytes += bytes;
-  list.count = 0;
-  list.bytes = 0;
-}
-
-void Pipeline::flush() noexcept {
-  for (unsigned i = 0; i < active_count_; ++i)
-    if (tx_[active_[i]].count != 0) flush_port(active_[i]);
-  active_count_ = 0;
-}
-
-// Everything in hand leaves; all descriptors of copies are free again.
-void Pipeline::recycle() noexcept {
-  flush();
-  free_released();
-  side_count_ = 0;
-}
-
-void Pipeline::drop_received(Packet& packet, DropReason reason) noexcept {
-  counters_.count_drop(reason);
-  ++counters_.ports[packet.ingress_port].rx_dropped;
-  release(packet);
-}
-
-void Pipeline::drop_outgoing(Packet& packet, DropReason reason, PortIndex port) noexcept {
-  counters_.count_drop(reason);
-  if (port < kMaxPorts) ++counters_.ports[port].tx_dropped;
-  release(packet);
-}
-
-void Pipeline::release(Packet& packet) noexcept {
-  released_[released_count_++] = &packet;
-  if (released_count_ == released_.size()) free_released();
-}
-
-void Pipeline::free_released() noexcept {
-  if (released_count_ != 0) pool_.free(released_.data(), released_count_);
-  released_count_ = 0;
+  sender_.end_burst();
 }
 
 }  // namespace vx

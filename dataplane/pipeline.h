@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The packet's way: the order of the steps for one received burst, and the one batch driver that owns loops,
-// prefetch, counting, compaction and freeing. The steps themselves (classify.h, bridge.h, flood.h, mtu.h,
-// egress_tag.h, encap.h, decap.h, own_address.h) decide on one packet and know nothing of all this.
+// prefetch, counting and compaction; the way out is sender.h. The steps themselves (classify.h, bridge.h, flood.h, mtu.h,
+// egress_tag.h, encap.h, decap.h, own_address.h...) decide on one packet and know nothing of all this.
 //
 //   guest port  rx -> classify -> bridge -> mtu -> egress: port tx, or encap -> underlay tx
 //   underlay    rx -> decap -> classify -> bridge -> mtu -> egress: port tx      (flood: replicate before egress)
 //
 // Threads: one worker's. Nothing allocates after construction. When process() returns, every packet of
-// the burst has been sent, dropped or consumed, and counters() balances.
+// the burst has been sent, dropped, consumed, coalesced or is held, and counters() balances.
 #pragma once
 
 #include <array>
@@ -24,6 +24,7 @@
 #include "dataplane/learn_reporter.h"
 #include "dataplane/protocol.h"
 #include "dataplane/queues.h"
+#include "dataplane/sender.h"
 #include "dataplane/token_bucket.h"
 
 namespace vx {
@@ -36,6 +37,9 @@ struct Moment {
     return {monotonic_ns, static_cast<std::uint16_t>(monotonic_ns / 1'000'000'000)};
   }
 };
+
+// Packet-too-big messages to each port (design section 3).
+inline constexpr std::uint64_t kTooBigPerSecond = 100;
 
 struct PipelineLimits {
   std::uint64_t learn_events_per_second = 1'000'000;
@@ -55,6 +59,10 @@ class Pipeline {
   // Takes `count` (<= kMaxBurst) packets received on port `ingress` all the way.
   void process(Packet* burst, unsigned count, PortIndex ingress, Moment now) noexcept;
 
+  // While something is held (sender.h): to be called every loop, with the time. UINT64_MAX: all of it.
+  [[nodiscard]] bool is_holding() const noexcept { return sender_.is_holding(); }
+  void send_held(std::uint64_t now_ns) noexcept { sender_.send_held(now_ns); }
+
   // Sends `frame` out of `port` as it is, the outer VLAN tag pushed on the underlay; counted `generated`.
   void generate(PortIndex port, std::span<const std::uint8_t> frame) noexcept;
 
@@ -72,11 +80,6 @@ class Pipeline {
     unsigned count = 0;
     std::array<Packet*, kMaxBurst> packets;
   };
-  struct TxList {
-    unsigned count = 0;
-    std::uint64_t bytes = 0;
-    std::array<Packet*, kMaxBurst> packets;
-  };
   // The overlay whose packets are in hand, and what sending needs of it.
   struct Domain {
     const OverlayState& overlay;
@@ -85,19 +88,14 @@ class Pipeline {
     PortIndex underlay;
     EncapSettings encap;
   };
-  // What sending asks of every port, in one place: made from state and assignment by use().
-  struct Egress {
-    const VlanTable* vlans = nullptr;
-    OverlayIndex overlay = kNoIndex;
-    bool can_send = false;
-  };
-  static constexpr unsigned kSideDescriptors = 256;  // for copies
-
   template <typename Step>
   void for_each_packet(Batch& batch, Step&& step) noexcept;
 
   void process_guest(Batch& batch, PortIndex ingress) noexcept;
   void process_underlay(Batch& batch) noexcept;
+  void process_bundles(Packet* burst, unsigned count) noexcept;
+  void process_bundle(Packet& bundle) noexcept;
+  [[nodiscard]] bool take_probe(Packet& packet, const Domain& domain) noexcept;
   void decap_all(Batch& batch) noexcept;
   void take_own_address(Packet& packet) noexcept;
   void forward(Batch& batch, OverlayIndex overlay_index, const VlanTable& vlans, bool learns) noexcept;
@@ -105,30 +103,25 @@ class Pipeline {
   void bridge_all(Batch& batch, const OverlayState& overlay, OverlayIndex overlay_index, bool learns) noexcept;
   [[nodiscard]] DropReason report_source(const Packet& packet, OverlayIndex overlay, SourceVerdict verdict) noexcept;
   void report(const protocol::LearnEvent& event, bool urgent) noexcept;
-  void send_to_port(Packet& packet, PortIndex port) noexcept;
+  void refuse(Packet& packet, DropReason reason) noexcept;
+  void refuse_outgoing(Packet& packet, DropReason reason, VtepIndex vtep, const Domain& domain) noexcept;
+  [[nodiscard]] std::uint16_t mtu_towards(Location egress, const Packet& packet, const Domain& domain) const noexcept;
+  void tell_too_big(const Packet& packet, Location egress, const Domain& domain) noexcept;
   void send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept;
   void send_to(Packet& packet, Location target, const Domain& domain) noexcept;
   void flood(Packet& packet, const Domain& domain) noexcept;
   void send_copy(const Packet& packet, Location target, const Domain& domain) noexcept;
   [[nodiscard]] bool is_storm(const Packet& packet) noexcept;
-  [[nodiscard]] Packet* make_copy(const Packet& packet) noexcept;
   void punt(const Packet& packet, std::uint32_t layer3) noexcept;
-  void enqueue(Packet& packet, PortIndex port) noexcept;
-  void flush_port(PortIndex port) noexcept;
-  void flush() noexcept;
-  void recycle() noexcept;
-  void drop_received(Packet& packet, DropReason reason) noexcept;
-  void drop_outgoing(Packet& packet, DropReason reason, PortIndex port) noexcept;
-  void release(Packet& packet) noexcept;
-  void free_released() noexcept;
 
-  BufferPool& pool_;
   SpscQueue<PuntedFrame>& punts_;
   LearnReporter reporter_;
   WorkerCounters counters_;
+  Sender sender_;
   const ForwardingState* state_ = nullptr;
   const Assignment* assignment_ = nullptr;
   Moment now_;
+  const Domain* domain_ = nullptr;  // of the batch in hand
   bool has_news_ = false;
 
   // Of the burst in hand, by position in it.
@@ -136,17 +129,10 @@ class Pipeline {
   std::array<OverlayIndex, kMaxBurst> overlay_of_;
   std::array<IpAddress, kMaxBurst> unknown_source_;
   DecapCache decap_cache_;
+  std::unique_ptr<Packet[]> unbundled_;  // kMaxBurst of them
 
-  // Going out: a list per egress port, and which lists are not empty.
-  std::unique_ptr<TxList[]> tx_;
-  std::unique_ptr<Egress[]> egress_;
-  unsigned active_count_ = 0;
-  std::array<PortIndex, kMaxPorts> active_;
-  unsigned released_count_ = 0;
-  std::array<Packet*, kMaxBurst> released_;
-  unsigned side_count_ = 0;
-  std::unique_ptr<Packet[]> side_;
-  std::unique_ptr<TokenBucket[]> storm_;  // by port, where the port has no bucket shared by all workers
+  // By port, where the port has no bucket shared by all workers.
+  std::unique_ptr<TokenBucket[]> storm_, too_big_;
 };
 
 }  // namespace vx

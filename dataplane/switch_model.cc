@@ -134,6 +134,7 @@ std::unique_ptr<ForwardingState> build_state(const SwitchModel& model, std::uint
     port.learning = entry->config.learning != 0;
     port.storm_pps = entry->config.storm_pps;
     port.storm = entry->storm;
+    port.too_big = entry->too_big;
     port.vlans = entry->vlans;
   }
   state->overlays.resize(model.overlays.size());

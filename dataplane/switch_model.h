@@ -28,7 +28,7 @@ struct PortEntry {
   std::vector<std::unique_ptr<std::atomic_flag>>
       tx_locks;  // by tx queue; empty: each worker has a queue of its own
   std::shared_ptr<const VlanTable> vlans;
-  std::shared_ptr<SharedTokenBucket> storm;
+  std::shared_ptr<SharedTokenBucket> storm, too_big;
   // What the XDP program was last told; outer empty: nothing yet, inner empty: to pass everything.
   std::optional<std::optional<XdpSteering::Target>> steered;
 

@@ -139,6 +139,7 @@ protocol::PortInfo Switchboard::add_port(const protocol::PortConfig& config) {
   entry->made = back_ends_.make_port(config);
   entry->vlans = normal_vlans(config.vlans);
   entry->storm = std::make_shared<SharedTokenBucket>();
+  entry->too_big = std::make_shared<SharedTokenBucket>();
   entry->index = allocate_index();
   assign_queues(model_, *entry);
   model_.ports[entry->index] = entry;

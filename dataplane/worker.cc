@@ -126,6 +126,7 @@ unsigned Worker::Impl::poll_once() noexcept {
       pipeline.process(burst.data(), count, queue.index, now);
     }
   }
+  if (pipeline.is_holding()) [[unlikely]] pipeline.send_held(now_ns);
   ++counters.polls;
   counters.busy_polls += received != 0;
   if (now_ns - last_beat_ns >= kBeatEveryNs) [[unlikely]] beat();
@@ -199,7 +200,7 @@ void Worker::Impl::sleep() noexcept {
   sleeping.store(true, std::memory_order_seq_cst);  // before poll_once() looks for news, sequentially consistent too
   const unsigned received = poll_once();
   if (received != 0) busy_at_ns = now_ns;
-  if (received == 0 && !stopping.load(std::memory_order_seq_cst)) {
+  if (received == 0 && !pipeline.is_holding() && !stopping.load(std::memory_order_seq_cst)) {
     epoll_event events[8];
     auto nap = static_cast<std::uint64_t>(std::chrono::nanoseconds(config.sleep_at_most).count());
     if (has_queue_without_fd || epoll_fd < 0)
@@ -235,6 +236,7 @@ void Worker::run() noexcept {
     else
       w.sleep();
   }
+  w.pipeline.send_held(UINT64_MAX);
   w.running.store(false, std::memory_order_seq_cst);
 }
 

@@ -11,6 +11,7 @@ namespace vx::control {
 namespace {
 
 static_assert(static_cast<int>(config::Driver::kAfXdp) == static_cast<int>(protocol::PortDriver::kAfXdp));
+static_assert(static_cast<int>(config::Driver::kUdp) == static_cast<int>(protocol::PortDriver::kUdp));
 static_assert(static_cast<int>(config::Driver::kTap) == static_cast<int>(protocol::PortDriver::kTap));
 static_assert(static_cast<int>(config::Driver::kDpdk) == static_cast<int>(protocol::PortDriver::kDpdk));
 static_assert(static_cast<int>(config::VtepLearning::kFlood) == static_cast<int>(protocol::VtepLearning::kFlood));
@@ -44,6 +45,7 @@ protocol::OverlayConfig overlay_config(const config::Settings& settings, Overlay
   config.udp_csum = vxlan.udp_csum ? 1 : 0;
   config.learning = vxlan.learning ? 1 : 0;
   config.vtep_learning = static_cast<protocol::VtepLearning>(vxlan.vtep_learning);
+  config.mss_clamp = vxlan.mss_clamp ? 1 : 0;
   if (settings.mode == config::Mode::kNetdev) protocol::set_text(config.uplink_port, vxlan.name);
   config.fdb_capacity = capacity_of(settings.bridge);
   config.tunnel_vlans = config::vlan_table_of(settings.bridge.vids, settings.bridge.pvid);

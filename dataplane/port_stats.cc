@@ -38,6 +38,8 @@ void add(WorkerCounters& sum, const WorkerCounters& other) {
   sum.learn_events += other.learn_events;
   sum.learn_events_lost += other.learn_events_lost;
   sum.punts_lost += other.punts_lost;
+  sum.too_big_told += other.too_big_told;
+  sum.too_big_limited += other.too_big_limited;
 }
 
 void fill(protocol::StatsReply& reply, const WorkerCounters& sum) {
@@ -57,6 +59,8 @@ void fill(protocol::StatsReply& reply, const WorkerCounters& sum) {
   reply.learn_events = sum.learn_events;
   reply.learn_events_lost = sum.learn_events_lost;
   reply.punts_lost = sum.punts_lost;
+  reply.too_big_told = sum.too_big_told;
+  reply.too_big_limited = sum.too_big_limited;
 }
 
 template <typename Exits>

@@ -58,6 +58,7 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
   state.udp_csum = config.udp_csum != 0;
   state.learning = config.learning != 0;
   state.accept_unknown_vteps = config.vtep_learning != protocol::VtepLearning::kNo;
+  state.mss_clamp = config.mss_clamp != 0;
   state.fdb = entry.fdb->table();
   state.tunnel_vlans = entry.tunnel_vlans;
   if (const auto* uplink = model.find_port(protocol::text_of(config.uplink_port)))

@@ -449,6 +449,18 @@ TEST(Config, UnderscoresCommentsBlanksAndCarriageReturnsAreRead) {
   EXPECT_THAT(result.problems, IsEmpty());
 }
 
+TEST(Config, MssClampIsReadAndShownByCheck) {
+  for (const auto& [text, value] : {std::pair{"mtu = 1332\nmss-clamp = yes", true},
+                                    std::pair{"mtu = 1332\nmss_clamp = no", false},
+                                    std::pair{"mtu = 1332", false}}) {
+    const LoadResult result = load_text(base_with(6, text));
+    ASSERT_TRUE(result.settings) << text;
+    EXPECT_EQ(result.settings->vxlan.mss_clamp, value) << text;
+    EXPECT_THAT(result.problems, IsEmpty());
+    EXPECT_THAT(print(*result.settings), HasSubstr(value ? "\nmss-clamp = yes\n" : "\nmss-clamp = no\n"));
+  }
+}
+
 TEST(Config, Ipv6UnderlayLeaves20BytesLess) {
   const std::string head =
       "[vxlan]\nname = vx0\nvxlan-id = 7\nvxlan-local-tunnelip = fd00::1\nvxlan-remoteip = "

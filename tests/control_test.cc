@@ -323,6 +323,32 @@ TEST_F(ControlTest, EveryShowAnswers) {
   EXPECT_EQ(ask({{"object", "vlan"}, {"command", "show"}})["result"][0]["vlans"][1].dump(), R"({"vlan":2,"vlanEnd":100})");
 }
 
+TEST_F(ControlTest, StatsTellOfPacketTooBigMessages) {
+  start_control();
+  EXPECT_EQ(ask({{"object", "stats"}, {"command", "show"}})["result"]["too_big"].dump(), R"({"told":0,"limited":0})");
+}
+
+TEST_F(ControlTest, MssClampReachesTheDataplaneAgainAfterItsRestartToo) {
+  config[0].vxlan.mss_clamp = true;
+  start_control();
+  const auto clamps = [&] {
+    const auto overlays = dataplane->rig().board->overlays();
+    return overlays.size() == 1 && overlays[0].mss_clamp != 0;
+  };
+  EXPECT_TRUE(clamps());
+  dataplane->restart();
+  EXPECT_TRUE(eventually([&] { return control->client().is_connected() && clamps(); }));
+  stop_control();
+  config[0].vxlan.mss_clamp = false;  // while control was away
+  start_control();
+  EXPECT_FALSE(clamps());
+  reloaded.settings = {settings()};
+  reloaded.settings[0].vxlan.mss_clamp = true;
+  EXPECT_TRUE(ask({{"object", "reload"}, {"command", "run"}})["ok"].get<bool>());
+  EXPECT_TRUE(clamps());
+  EXPECT_TRUE(dataplane->rig().destroyed.empty()) << "no port was touched";
+}
+
 TEST_F(ControlTest, PollOfTheConfigurationReachesTheWorkers) {
   config[0].dataplane.poll = config::Poll::kBusy;
   config[0].dataplane.lcores = "0";  // as the dataplane has them

@@ -222,6 +222,14 @@ TEST(FormatStats, SectionsStandApart) {
             "    1   1000    1.0       10\n");
 }
 
+TEST(FormatStats, SendersThatWereToldOfTheMtuAreShown) {
+  Json stats = parse(R"({"too_big":{"told":0,"limited":0}})");
+  EXPECT_EQ(show("stats", stats), "");
+  EXPECT_EQ(show("stats", stats, true), "TOO BIG  PACKETS\ntold           0\nlimited        0\n");
+  stats["too_big"]["told"] = 12;
+  EXPECT_EQ(show("stats", stats), "TOO BIG  PACKETS\ntold          12\n");
+}
+
 TEST(FormatStats, RatesAreDifferencesPerSecond) {
   Json after = parse(kStats);
   after["ports"]["enp35s0"]["rx_packets"] = 2010;

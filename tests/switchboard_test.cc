@@ -158,6 +158,21 @@ TEST(Switchboard, AssignmentsNameEveryQueueOnceAndItsHeartbeat) {
   EXPECT_EQ(assignments[0]->rx.back().port, held[0].get());
 }
 
+TEST(Switchboard, MssClampOfAnOverlayIsForwardingState) {
+  SwitchModel model;
+  for (const std::uint8_t clamp : {0, 1}) {
+    auto entry = std::make_unique<OverlayEntry>();
+    entry->config = Rig::overlay(clamp, 1000u + clamp);
+    entry->config.mss_clamp = clamp;
+    entry->fdb = std::make_unique<OverlayFdb>(1024u);
+    model.overlays.push_back(std::move(entry));
+  }
+  const auto state = build_state(model, 1);
+  ASSERT_EQ(state->overlays.size(), 2u);
+  EXPECT_FALSE(state->overlays[0].mss_clamp);
+  EXPECT_TRUE(state->overlays[1].mss_clamp);
+}
+
 TEST(Switchboard, SteeringFollowsUnderlayAndOverlays) {
   Rig rig;
   rig.board->add_port(rig.underlay_port());

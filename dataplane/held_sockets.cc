@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/held_sockets.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <exception>
 
@@ -11,13 +13,16 @@ namespace vx {
 std::vector<HeldSockets::Key> HeldSockets::wanted(const SwitchModel& model) {
   std::vector<Key> keys;
   const auto& underlay = model.underlay;
+  const bool is_routed = model.is_underlay_routed();
   // With an address of our own the kernel has none to bind to.
-  if (underlay.hold_port == 0 || underlay.own_address != 0 || model.underlay_port() == nullptr)
+  if ((underlay.hold_port == 0 && !is_routed) || underlay.own_address != 0 ||
+      model.underlay_port() == nullptr)
     return keys;
+  const auto queues = is_routed ? static_cast<std::uint16_t>(model.workers) : std::uint16_t{1};
   for (const auto& overlay : model.overlays)
     if (overlay && !overlay->config.local.is_unspecified())
-      keys.push_back(
-          {overlay->config.local, overlay->config.udp_port, underlay.vlan, underlay.mac});
+      keys.push_back({overlay->config.local, overlay->config.udp_port, underlay.vlan, underlay.mac,
+                      queues, is_routed});
   return keys;
 }
 
@@ -35,7 +40,8 @@ bool HeldSockets::open_wanted(const SwitchModel& model, std::int64_t now_ms) {
     if (slot.port || now_ms < slot.retry_at_ms) continue;
     std::string reason;
     try {
-      slot.port = factory_(key.local, key.udp_port, key.vlan, key.mac, reason);
+      slot.port = factory_(key.local, key.udp_port, key.vlan, key.mac, reason,
+                           {key.queues, key.takes_bundles});
     } catch (const std::exception& error) {
       reason = error.what();
     }
@@ -45,8 +51,9 @@ bool HeldSockets::open_wanted(const SwitchModel& model, std::int64_t now_ms) {
       if (!slot.refusal.empty()) log_info("UDP port {} is free now: held", key.udp_port);
       reason.clear();
     } else if (reason != slot.refusal) {
-      log_warning("UDP port {} is not held: {}; outer fragments to it go to its holder",
-                  key.udp_port, reason);
+      log_warning("UDP port {} is not held: {}; {}", key.udp_port, reason,
+                  key.takes_bundles ? "driver = udp receives nothing without it"
+                                    : "outer fragments to it go to its holder");
     }
     slot.refusal = reason;
   }
@@ -58,6 +65,15 @@ std::vector<std::shared_ptr<Port>> HeldSockets::ports() const {
   for (const auto& [key, slot] : slots_)
     if (slot.port) ports.push_back(slot.port);
   return ports;
+}
+
+std::string HeldSockets::missing(const SwitchModel& model) const {
+  for (const auto& [key, slot] : slots_)
+    if (key.takes_bundles && !slot.port)
+      return fmt::format(
+          "{}: {}; driver = udp needs it: delete that, or use driver = af_xdp with hold-port = no",
+          protocol::text_of(model.underlay.port), slot.refusal);
+  return {};
 }
 
 }  // namespace vx

@@ -18,7 +18,7 @@ namespace vx {
 
 using HeldSocketFactory = std::function<std::shared_ptr<Port>(
     const IpAddress& local, std::uint16_t udp_port, std::uint16_t vlan, const MacAddress& mac,
-    std::string& reason)>;
+    std::string& reason, const HeldSocketOptions& options)>;
 
 class HeldSockets {
  public:
@@ -31,6 +31,9 @@ class HeldSockets {
   // something was opened.
   bool open_wanted(const SwitchModel& model, std::int64_t now_ms);
   [[nodiscard]] std::vector<std::shared_ptr<Port>> ports() const;
+  // With driver=udp all that the tunnel brings comes through these sockets: why one is not there,
+  // one line; empty: all are, or none is needed.
+  [[nodiscard]] std::string missing(const SwitchModel& model) const;
 
   static constexpr std::int64_t kRetryMs = 3000;
 
@@ -40,6 +43,8 @@ class HeldSockets {
     std::uint16_t udp_port = 0;
     std::uint16_t vlan = 0;
     MacAddress mac;
+    std::uint16_t queues = 1;  // more than one, and bundles: driver=udp only
+    bool takes_bundles = false;
     friend auto operator<=>(const Key&, const Key&) = default;
   };
   struct Slot {

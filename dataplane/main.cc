@@ -114,8 +114,9 @@ BackEnds make_back_ends(const PortContext& context, const Options& options) {
   };
   back_ends.make_held_socket = [pool = context.pool](const IpAddress& local, std::uint16_t udp_port,
                                                      std::uint16_t vlan, const MacAddress& mac,
-                                                     std::string& reason) {
-    return make_held_socket(local, udp_port, vlan, mac, *pool, reason);
+                                                     std::string& reason,
+                                                     const HeldSocketOptions& held_options) {
+    return make_held_socket(local, udp_port, vlan, mac, *pool, reason, held_options);
   };
   back_ends.set_mtu = netdev::set_mtu;
   back_ends.workers = {usable_cpus(), options.is_lcores_given, options.is_poll_given};

@@ -10,6 +10,7 @@ namespace vx {
 [[nodiscard]] MadePort make_dpdk_port(const protocol::PortConfig& config, const PortContext& context);
 [[nodiscard]] MadePort make_tap_port(const protocol::PortConfig& config, const PortContext& context);
 [[nodiscard]] MadePort make_netdev_port(const protocol::PortConfig& config, const PortContext& context);
+[[nodiscard]] MadePort make_udp_port(const protocol::PortConfig& config, const PortContext& context);
 
 // Empty buffers at hand for a queue that reads frames one system call at a time; used by the queue's worker only.
 class BufferStash {

@@ -19,11 +19,12 @@ MadePort make_port(const protocol::PortConfig& config, const PortContext& contex
     case PortDriver::kDpdk:
       return make_dpdk_port(config, context);
     case PortDriver::kUdp:
+      return make_udp_port(config, context);
     case PortDriver::kVhostUser:
       break;
   }
   throw std::runtime_error(std::string(protocol::text_of(config.name)) +
-                           ": this build has no such port driver; use af_xdp, tap, netdev or dpdk:DEVARGS");
+                           ": this build has no such port driver; use af_xdp, udp, tap, netdev or dpdk:DEVARGS");
 }
 
 }  // namespace vx

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel UDP socket on a VTEP's address and port: what XDP passed and the kernel reassembled comes in here.
+// The kernel UDP socket on a VTEP's address and port: with af_xdp what XDP passed and the kernel reassembled comes in here, with a udp
+// underlay everything, several datagrams of one flow at a time (UDP_GRO: a bundle, unbundle.h).
 // The headers the kernel took off are put back, so that decap is one code path.
 #include <netinet/in.h>
 #include <netinet/ip.h>
+#include <netinet/udp.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -12,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -19,93 +22,190 @@
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/unbundle.h"
+#include "dataplane/vxlan_netdev.h"
+
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 namespace vx {
 namespace {
 
-constexpr int kReceiveBufferBytes = 4 << 20;
+constexpr int kReceiveBufferBytes = 4 << 20;       // for stray fragments
+constexpr int kBulkReceiveBufferBytes = 16 << 20;  // for all that the tunnel carries
 constexpr std::uint8_t kTtl = 64;
 constexpr MacAddress kKernelMac{{0x02, 'k', 'e', 'r', 'n', 'l'}};  // stands for the sender's, which the socket does not tell
-constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(int));
+constexpr std::size_t kControlBytes = 2 * CMSG_SPACE(sizeof(int));
 
 // Which SO_MEMINFO word counts datagrams that did not fit (linux/sock_diag.h).
 constexpr std::size_t kMeminfoDrops = 8;
 constexpr std::size_t kMeminfoWords = 9;
 
+// The buffers of one socket's next recvmmsg. Bundles may be as long as an IP packet: each message has an ordinary buffer, and behind it
+// the back part of a large one, whose front has room for what went into the ordinary one.
+class LargeStash {
+ public:
+  static constexpr unsigned kMost = 16;
+  explicit LargeStash(BufferPool& pool) noexcept : pool_(pool) {}
+  ~LargeStash() {
+    for (unsigned i = 0; i < count_; ++i) {
+      Packet* packet = &packets_[i];
+      pool_.free(&packet, 1);
+    }
+  }
+  LargeStash(const LargeStash&) = delete;
+  LargeStash& operator=(const LargeStash&) = delete;
+  [[nodiscard]] unsigned fill() noexcept {
+    if (count_ < kMost) count_ += pool_.allocate_large(&packets_[count_], kMost - count_);
+    return count_;
+  }
+  [[nodiscard]] Packet& operator[](unsigned i) noexcept { return packets_[i]; }
+  // The i-th was handed on; the last takes its place.
+  void take(unsigned i) noexcept { packets_[i] = packets_[--count_]; }
+
+ private:
+  BufferPool& pool_;
+  unsigned count_ = 0;
+  std::array<Packet, kMost> packets_;
+};
+
 class HeldSocket final : public Port {
  public:
-  HeldSocket(FileDescriptor&& fd, const IpAddress& local, std::uint16_t udp_port, std::uint16_t outer_vlan,
-             const MacAddress& our_mac, BufferPool& pool)
-      : Port("held socket"), fd_(std::move(fd)), local_(local), udp_port_(udp_port), outer_vlan_(outer_vlan), our_mac_(our_mac), stash_(pool) {}
+  HeldSocket(std::vector<FileDescriptor>&& sockets, const IpAddress& local, std::uint16_t udp_port, std::uint16_t outer_vlan,
+             const MacAddress& our_mac, BufferPool& pool, bool takes_bundles)
+      : Port("held socket"), local_(local), udp_port_(udp_port), outer_vlan_(outer_vlan), our_mac_(our_mac), takes_bundles_(takes_bundles) {
+    for (auto& fd : sockets) queues_.push_back(std::make_unique<Queue>(std::move(fd), pool));
+  }
 
-  [[nodiscard]] unsigned rx(std::uint16_t, Packet* out, unsigned count) noexcept override {
-    const unsigned n = stash_.fill(std::min(count, kMaxBurst));
-    if (n == 0) return 0;
-    std::array<mmsghdr, kMaxBurst> messages;
-    std::array<iovec, kMaxBurst> parts;
-    std::array<sockaddr_in6, kMaxBurst> senders;
-    alignas(cmsghdr) std::array<std::array<char, kControlBytes>, kMaxBurst> controls;
-    for (unsigned i = 0; i < n; ++i) {
-      const Packet& packet = stash_.peek(i);
-      parts[i] = {packet.data, packet.tailroom};
-      messages[i] = {};
-      messages[i].msg_hdr.msg_name = &senders[i];
-      messages[i].msg_hdr.msg_namelen = sizeof senders[i];
-      messages[i].msg_hdr.msg_iov = &parts[i];
-      messages[i].msg_hdr.msg_iovlen = 1;
-      messages[i].msg_hdr.msg_control = controls[i].data();
-      messages[i].msg_hdr.msg_controllen = kControlBytes;
-    }
-    const int got = ::recvmmsg(fd_.get(), messages.data(), n, MSG_DONTWAIT, nullptr);
-    if (got <= 0) return 0;
-    unsigned received = 0, refusals = 0;
-    std::array<Packet, kMaxBurst> refused;
-    for (unsigned i = 0; i < static_cast<unsigned>(got); ++i) {
-      const Packet& packet = stash_.peek(i);
-      if ((messages[i].msg_hdr.msg_flags & MSG_TRUNC) != 0) {
-        refused[refusals++] = packet;
-        continue;
-      }
-      Packet& frame = out[received++];
-      frame = packet;
-      frame.length = messages[i].msg_len;
-      frame.tailroom = packet.tailroom - frame.length;
-      rebuild(frame, senders[i], tos_of(messages[i].msg_hdr));
-    }
-    stash_.drop_top(static_cast<unsigned>(got));
-    for (unsigned i = 0; i < refusals; ++i) stash_.put_back(refused[i]);
-    if (refusals != 0) missed_.store(missed_.load(std::memory_order_relaxed) + refusals, std::memory_order_relaxed);
+  [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
+    Queue& q = *queues_[queue];
+    unsigned received = 0;
+    bool goes_on = true;
+    // Several short calls rather than one long: there is a large buffer for a few messages only.
+    while (goes_on && received < count) received += receive(q, out + received, std::min(count - received, kMaxBurst), goes_on);
     return received;
   }
 
   // Nothing leaves here: the underlay port sends.
   [[nodiscard]] unsigned tx(std::uint16_t, Packet* const*, unsigned) noexcept override { return 0; }
-  [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return 1; }
+  [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return 0; }
-  [[nodiscard]] int rx_fd(std::uint16_t) const noexcept override { return fd_.get(); }
+  [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return queues_[queue]->fd.get(); }
   [[nodiscard]] LostFrames lost() const noexcept override {
-    std::array<std::uint32_t, kMeminfoWords> words{};
-    socklen_t length = sizeof words;
-    (void)::getsockopt(fd_.get(), SOL_SOCKET, SO_MEMINFO, words.data(), &length);
-    return {missed_.load(std::memory_order_relaxed) + words[kMeminfoDrops], 0};
+    LostFrames sum;
+    for (const auto& q : queues_) {
+      std::array<std::uint32_t, kMeminfoWords> words{};
+      socklen_t length = sizeof words;
+      (void)::getsockopt(q->fd.get(), SOL_SOCKET, SO_MEMINFO, words.data(), &length);
+      sum.rx_missed += q->missed.load(std::memory_order_relaxed) + words[kMeminfoDrops];
+    }
+    return sum;
   }
 
  private:
-  // TOS or traffic class: decap needs its ECN bits (RFC 6040).
-  static std::uint8_t tos_of(const msghdr& message) noexcept {
+  struct alignas(64) Queue {
+    Queue(FileDescriptor&& socket, BufferPool& pool) : fd(std::move(socket)), stash(pool), large(pool) {}
+    FileDescriptor fd;
+    BufferStash stash;
+    LargeStash large;
+    std::atomic<std::uint64_t> missed{0};  // written by the worker
+    // Of the call being made; here for their size.
+    std::array<mmsghdr, kMaxBurst> messages;
+    std::array<std::array<iovec, 2>, kMaxBurst> parts;
+    std::array<sockaddr_in6, kMaxBurst> senders;
+    alignas(cmsghdr) std::array<std::array<char, kControlBytes>, kMaxBurst> controls;
+  };
+
+  // One recvmmsg. `goes_on`: there may be more, and nothing large came that is work enough for now.
+  unsigned receive(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
+    goes_on = false;
+    const unsigned n = std::min(q.stash.fill(count), takes_bundles_ ? q.large.fill() : kMaxBurst);
+    if (n == 0) return 0;
+    for (unsigned i = 0; i < n; ++i) load(q, i);
+    const int result = ::recvmmsg(q.fd.get(), q.messages.data(), n, MSG_DONTWAIT, nullptr);
+    if (result <= 0) return 0;
+    const auto got = static_cast<unsigned>(result);
+    goes_on = got == n && takes_bundles_;
+    std::array<Packet, kMaxBurst> unused;
+    unsigned received = 0, unused_count = 0, missed = 0;
+    // Backwards, so that taking a large buffer moves only such as are dealt with; then put in order again.
+    for (unsigned i = got; i-- > 0;) {
+      const Packet& ordinary = q.stash.peek(i);
+      const mmsghdr& message = q.messages[i];
+      const bool is_whole = (message.msg_hdr.msg_flags & MSG_TRUNC) == 0;
+      const bool is_large = is_whole && message.msg_len > ordinary.tailroom;
+      if (!is_whole || is_large) unused[unused_count++] = ordinary;
+      if (!is_whole) {
+        ++missed;
+        continue;
+      }
+      Packet& frame = out[received++];
+      frame = ordinary;
+      if (is_large) {
+        frame = q.large[i];
+        std::memcpy(frame.data, ordinary.data, ordinary.tailroom);
+        q.large.take(i);
+        goes_on = false;
+      }
+      accept(frame, message, q.senders[i]);
+    }
+    std::reverse(out, out + received);
+    q.stash.drop_top(got);
+    for (unsigned i = 0; i < unused_count; ++i) q.stash.put_back(unused[i]);
+    if (missed != 0) q.missed.store(q.missed.load(std::memory_order_relaxed) + missed, std::memory_order_relaxed);
+    return received;
+  }
+
+  void load(Queue& q, unsigned i) const noexcept {
+    const Packet& packet = q.stash.peek(i);
+    q.parts[i][0] = {packet.data, packet.tailroom};
+    if (takes_bundles_) q.parts[i][1] = {q.large[i].data + packet.tailroom, q.large[i].tailroom - packet.tailroom};
+    msghdr& header = q.messages[i].msg_hdr;
+    header = {};
+    header.msg_name = &q.senders[i];
+    header.msg_namelen = sizeof q.senders[i];
+    header.msg_iov = q.parts[i].data();
+    header.msg_iovlen = takes_bundles_ ? 2 : 1;
+    header.msg_control = q.controls[i].data();
+    header.msg_controllen = kControlBytes;
+  }
+
+  // Length, headers and metadata of what was received into `frame`'s buffer.
+  void accept(Packet& frame, const mmsghdr& message, const sockaddr_in6& sender) const noexcept {
+    frame.length = message.msg_len;
+    frame.tailroom -= frame.length;
+    const Told told = told_by(message.msg_hdr);
+    const std::uint8_t* payload = frame.data;
+    rebuild(frame, sender, told.tos);
+    frame.offload.flags = OffloadMeta::kChecksumVerified;
+    if (told.segment_size != 0 && told.segment_size < message.msg_len)
+      mark_bundle(frame, static_cast<std::uint16_t>(payload - sizeof(UdpHeader) - frame.data), told.segment_size);
+  }
+
+  // What the kernel says beside the bytes: TOS or traffic class (decap needs its ECN bits, RFC 6040), and the datagram size of a bundle.
+  struct Told {
+    std::uint8_t tos = 0;
+    std::uint16_t segment_size = 0;
+  };
+  static Told told_by(const msghdr& message) noexcept {
+    Told told;
     for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(const_cast<msghdr*>(&message), c)) {
-      if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) return *CMSG_DATA(c);
-      if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
-        int value = 0;
+      int value = 0;
+      if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
+        told.tos = *CMSG_DATA(c);
+      } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
         std::memcpy(&value, CMSG_DATA(c), sizeof value);
-        return static_cast<std::uint8_t>(value);
+        told.tos = static_cast<std::uint8_t>(value);
+      } else if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) {
+        std::memcpy(&value, CMSG_DATA(c), sizeof value);
+        told.segment_size = static_cast<std::uint16_t>(value);
       }
     }
-    return 0;
+    return told;
   }
 
   void rebuild(Packet& frame, const sockaddr_in6& sender, std::uint8_t tos) const noexcept {
-    frame.offload.flags = OffloadMeta::kChecksumVerified;
     frame.push_front(sizeof(UdpHeader));
     auto* udp = view<UdpHeader>(frame.data);
     udp->source_port = Be16::from_raw(sender.sin6_port);  // at the same place in sockaddr_in
@@ -151,22 +251,19 @@ class HeldSocket final : public Port {
     ip->destination = local_.bytes;
   }
 
-  FileDescriptor fd_;
+  std::vector<std::unique_ptr<Queue>> queues_;
   IpAddress local_;
   std::uint16_t udp_port_, outer_vlan_;
   MacAddress our_mac_;
-  BufferStash stash_;
-  std::atomic<std::uint64_t> missed_{0};  // written by the worker
+  bool takes_bundles_;
 };
 
 void set(const FileDescriptor& fd, int level, int option, int value) {
   if (::setsockopt(fd.get(), level, option, &value, sizeof value) != 0) throw_errno("held socket", "cannot set option " + std::to_string(option));
 }
 
-}  // namespace
-
-std::shared_ptr<Port> make_held_socket(const IpAddress& local, std::uint16_t udp_port, std::uint16_t outer_vlan,
-                                       const MacAddress& our_mac, BufferPool& pool, std::string& reason) {
+// Bound to the VTEP address and port; empty: somebody has it. FREEBIND: the address may come later.
+FileDescriptor open_socket(const IpAddress& local, std::uint16_t udp_port, const HeldSocketOptions& options, bool is_shared) {
   const bool v4 = local.is_v4();
   FileDescriptor fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) throw_errno("held socket", "cannot open it");
@@ -180,7 +277,7 @@ std::shared_ptr<Port> make_held_socket(const IpAddress& local, std::uint16_t udp
     std::memcpy(&address, &in, sizeof in);
     length = sizeof in;
     set(fd, IPPROTO_IP, IP_RECVTOS, 1);
-    set(fd, IPPROTO_IP, IP_FREEBIND, 1);  // the address may come later
+    set(fd, IPPROTO_IP, IP_FREEBIND, 1);
   } else {
     address.sin6_family = AF_INET6;
     address.sin6_port = Be16(udp_port).raw();
@@ -189,13 +286,36 @@ std::shared_ptr<Port> make_held_socket(const IpAddress& local, std::uint16_t udp
     set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
     set(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1);
   }
-  (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
-    if (errno != EADDRINUSE) throw_errno("held socket", fmt::format("cannot bind UDP port {}", udp_port));
-    reason = fmt::format("UDP port {} is held by somebody else (a kernel vxlan device?), which keeps what XDP passes", udp_port);
+  const int bytes = options.takes_bundles ? kBulkReceiveBufferBytes : kReceiveBufferBytes;
+  if (::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) != 0)
+    (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+  const int on = 1;
+  if (options.takes_bundles) (void)::setsockopt(fd.get(), SOL_UDP, UDP_GRO, &on, sizeof on);  // before Linux 5.0: one by one then
+  if (is_shared) set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
+  if (errno != EADDRINUSE) throw_errno("held socket", fmt::format("cannot bind UDP port {}", udp_port));
+  return {};
+}
+
+}  // namespace
+
+std::shared_ptr<Port> make_held_socket(const IpAddress& local, std::uint16_t udp_port, std::uint16_t outer_vlan,
+                                       const MacAddress& our_mac, BufferPool& pool, std::string& reason,
+                                       const HeldSocketOptions& options) {
+  std::vector<FileDescriptor> sockets;
+  // Alone at first also when several shall share: sockets of another instance would share, too.
+  sockets.push_back(open_socket(local, udp_port, options, false));
+  if (options.queues > 1 && sockets.front()) {
+    sockets.clear();
+    for (std::uint16_t i = 0; i < options.queues; ++i) sockets.push_back(open_socket(local, udp_port, options, true));
+  }
+  if (!std::all_of(sockets.begin(), sockets.end(), [](const auto& fd) { return static_cast<bool>(fd); })) {
+    const std::string holder = vxlan_netdev_on(udp_port);
+    reason = fmt::format("UDP port {} is held by {}", udp_port,
+                         holder.empty() ? "another program (ss -ulpn names it)" : "the kernel's vxlan device " + holder);
     return nullptr;
   }
-  return std::make_shared<HeldSocket>(std::move(fd), local, udp_port, outer_vlan, our_mac, pool);
+  return std::make_shared<HeldSocket>(std::move(sockets), local, udp_port, outer_vlan, our_mac, pool, options.takes_bundles);
 }
 
 }  // namespace vx

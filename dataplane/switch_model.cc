@@ -17,7 +17,8 @@ volatile vxp_beat* heartbeat_of(const PortEntry& entry, std::uint16_t queue) {
 }
 
 Vtep build_vtep(const protocol::VtepConfig& config, const protocol::OverlayConfig& overlay,
-                const protocol::UnderlayConfig& underlay) {
+                const SwitchModel& model) {
+  const protocol::UnderlayConfig& underlay = model.underlay;
   Vtep vtep;
   OuterHeaderFields fields;
   fields.source_mac = underlay.mac;
@@ -34,8 +35,8 @@ Vtep build_vtep(const protocol::VtepConfig& config, const protocol::OverlayConfi
   vtep.flood = config.flood != 0;
   // Unresolved frames are counted as such: that is also what a missing local address or underlay
   // MAC comes to.
-  vtep.resolved =
-      config.resolved != 0 && !overlay.local.is_unspecified() && !underlay.mac.is_zero();
+  vtep.resolved = config.resolved != 0 && !overlay.local.is_unspecified() &&
+                  (!underlay.mac.is_zero() || model.is_underlay_routed());
   vtep.outer_mtu = config.mtu != 0 && underlay.mtu != 0 ? std::min(config.mtu, underlay.mtu)
                                                         : std::max(config.mtu, underlay.mtu);
   vtep.source_port_min = config.source_port_min;
@@ -65,7 +66,7 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
     state.uplink = uplink->index;
   std::vector<Vtep> vteps(entry.vteps.size());
   for (std::size_t i = 0; i < vteps.size(); ++i)
-    if (entry.vteps[i]) vteps[i] = build_vtep(*entry.vteps[i], config, model.underlay);
+    if (entry.vteps[i]) vteps[i] = build_vtep(*entry.vteps[i], config, model);
   state.vteps = VtepTable(std::move(vteps));
   for (const auto& port : model.ports)
     if (port && !port->is_underlay() && port->config.overlay == config.index)
@@ -97,6 +98,11 @@ PortEntry* SwitchModel::find_port(std::string_view name) const noexcept {
 PortEntry* SwitchModel::underlay_port() const noexcept {
   PortEntry* port = find_port(protocol::text_of(underlay.port));
   return port != nullptr && port->is_underlay() ? port : nullptr;
+}
+
+bool SwitchModel::is_underlay_routed() const noexcept {
+  const PortEntry* port = underlay_port();
+  return port != nullptr && port->config.driver == protocol::PortDriver::kUdp;
 }
 
 OverlayEntry* SwitchModel::find_overlay(OverlayIndex index) const noexcept {
@@ -166,7 +172,8 @@ std::vector<std::unique_ptr<Assignment>> build_assignments(
   if (const auto* underlay = model.underlay_port())
     for (const auto& socket : held)
       for (std::uint16_t queue = 0; queue < socket->rx_queues(); ++queue)
-        assignments[0]->rx.push_back({socket.get(), underlay->index, queue, nullptr});
+        assignments[queue % model.workers]->rx.push_back(
+            {socket.get(), underlay->index, queue, nullptr});
   return assignments;
 }
 

@@ -53,6 +53,8 @@ struct SwitchModel {
   [[nodiscard]] PortEntry* find_port(std::string_view name) const noexcept;
   [[nodiscard]] PortEntry* underlay_port()
       const noexcept;  // the one that UnderlayConfig::port names, or null
+  // The kernel routes and resolves (driver=udp): next hops have no MAC here.
+  [[nodiscard]] bool is_underlay_routed() const noexcept;
   [[nodiscard]] OverlayEntry* find_overlay(OverlayIndex index) const noexcept;
 };
 
@@ -64,8 +66,8 @@ void assign_queues(const SwitchModel& model, PortEntry& entry);
 [[nodiscard]] std::unique_ptr<ForwardingState> build_state(const SwitchModel& model,
                                                            std::uint64_t version);
 
-// One Assignment a worker. `held` are the held sockets: worker 0 polls them as if they were the
-// underlay port.
+// One Assignment a worker. `held` are the held sockets, polled as if they were the underlay port:
+// queue by queue by worker 0 and on.
 [[nodiscard]] std::vector<std::unique_ptr<Assignment>> build_assignments(
     const SwitchModel& model, std::span<const std::shared_ptr<Port>> held);
 

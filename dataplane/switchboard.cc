@@ -217,6 +217,12 @@ void Switchboard::set_underlay(const protocol::UnderlayConfig& config) {
   check_underlay(config);
   model_.underlay = config;
   change();
+  check_receives();
+}
+
+void Switchboard::check_receives() const {
+  if (const std::string why = held_.missing(model_); !why.empty())
+    throw RequestError(EADDRINUSE, why);
 }
 
 void Switchboard::set_overlay(const protocol::OverlayConfig& config) {
@@ -236,6 +242,7 @@ void Switchboard::set_overlay(const protocol::OverlayConfig& config) {
   if (fdb)
     entry->fdb = std::move(fdb);  // the published state keeps the former table until quiescence
   change();
+  check_receives();
 }
 
 void Switchboard::delete_overlay(OverlayIndex index) {

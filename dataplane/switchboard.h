@@ -52,6 +52,8 @@ class Switchboard {
   protocol::PortInfo set_port(const protocol::PortConfig& config);
   [[nodiscard]] std::vector<protocol::PortInfo> ports() const;  // by index
 
+  // With driver=udp and a UDP port that somebody else holds these two do what they are asked and then throw EADDRINUSE: it
+  // is tried again every few seconds, and by asking again control learns when all is well.
   void set_underlay(const protocol::UnderlayConfig& config);
   [[nodiscard]] const protocol::UnderlayConfig& underlay() const noexcept {
     return model_.underlay;
@@ -100,6 +102,7 @@ class Switchboard {
     std::vector<std::shared_ptr<Port>> held;
   };
 
+  void check_receives() const;
   void change();  // publish, wait, free, open held sockets, steer
   void publish();
   void collect();  // frees former states once all workers have passed a quiescent point

@@ -66,8 +66,11 @@ struct SwitchboardRig {
     BackEnds back_ends;
     back_ends.make_port = [this](const protocol::PortConfig& config) { return make(config); };
     back_ends.make_held_socket = [this](const IpAddress&, std::uint16_t port, std::uint16_t,
-                                        const MacAddress&,
-                                        std::string& reason) { return hold(port, reason); };
+                                        const MacAddress&, std::string& reason,
+                                        const HeldSocketOptions& options) {
+      hold_options = options;
+      return hold(port, reason);
+    };
     back_ends.set_mtu = [this](const std::string& name, unsigned mtu) { mtus[name] = mtu; };
     back_ends.workers = rules;
     board = std::make_unique<Switchboard>(pointers, back_ends);
@@ -86,6 +89,7 @@ struct SwitchboardRig {
       made.steering = steering = std::make_shared<FakeSteering>();
     return made;
   }
+  HeldSocketOptions hold_options;  // of the last attempt
   std::shared_ptr<Port> hold(std::uint16_t udp_port, std::string& reason) {
     ++hold_attempts;
     if (busy) {

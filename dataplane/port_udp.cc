@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+// The underlay through kernel UDP sockets: what XDP does not reach (wireguard, bridges, loopback, any route). Sends only;
+// what comes for the VTEP's port comes through the held socket (port_held_socket.cc).
+//
+// A frame comes with outer headers as for any underlay. Taken from them: addresses, ports, TOS, TTL, and from the checksum field whether
+// there is to be one. The kernel makes its own of all that, so MAC addresses, VLAN tag, lengths and sums are not looked at.
+// Frames in a row with one way and one length become one datagram train by UDP_SEGMENT: one system call, one route look-up and one walk
+// through the kernel for up to 64. A train needs a checksum (the kernel refuses it with SO_NO_CHECK).
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "dataplane/layer3.h"
+#include "dataplane/netdev.h"
+#include "dataplane/port_drivers.h"
+#include "dataplane/udp_sockets.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+namespace vx {
+namespace {
+
+constexpr unsigned kMaxSegments = 64;               // UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT
+constexpr std::uint32_t kMaxTrainBytes = 65'535 - sizeof(Ipv6Header) - sizeof(UdpHeader);  // over IPv4 20 more would fit
+constexpr unsigned kFramesWithoutTrain = 16'384;    // sent singly after a refused train, before the next is tried
+constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(std::uint16_t)) + CMSG_SPACE(sizeof(int));
+
+// Where in an outer frame is what the kernel is told.
+struct Way {
+  const std::uint8_t* addresses = nullptr;  // source, then destination
+  const UdpHeader* udp = nullptr;
+  std::uint16_t payload = 0;  // offset of the VXLAN header
+  std::uint8_t tos = 0, ttl = 0;
+  bool is_v4 = true;
+  bool checksum = true;
+
+  [[nodiscard]] IpAddress local() const noexcept {
+    return is_v4 ? IpAddress::from_v4_bytes(addresses) : IpAddress::from_v6_bytes(addresses);
+  }
+  [[nodiscard]] unsigned slot() const noexcept { return UdpSockets::slot_of(udp->source_port.host()); }
+  // The same socket in the same state.
+  [[nodiscard]] bool shares_socket(const Way& other) const noexcept {
+    return is_v4 == other.is_v4 && ttl == other.ttl && checksum == other.checksum && slot() == other.slot() &&
+           std::memcmp(addresses, other.addresses, is_v4 ? 4 : 16) == 0;
+  }
+  // And the same destination and TOS: one train, for frames that share a socket.
+  [[nodiscard]] bool shares_train(const Way& other) const noexcept {
+    const std::size_t bytes = is_v4 ? 4 : 16;
+    return tos == other.tos && udp->destination_port == other.udp->destination_port &&
+           std::memcmp(addresses + bytes, other.addresses + bytes, bytes) == 0;
+  }
+};
+
+// False: not a UDP datagram behind at most one tag, so nothing that encap built.
+bool find_way(const Packet& packet, Way& way) noexcept {
+  const std::uint8_t* at = packet.data;
+  std::uint32_t offset = sizeof(EthernetHeader);
+  if (packet.length < offset + sizeof(VlanTag)) return false;
+  Be16 type = view<EthernetHeader>(at)->type;
+  if (type == ether_type::kVlan) {
+    type = view<VlanTag>(at + offset)->type;
+    offset += sizeof(VlanTag);
+  }
+  std::uint8_t protocol = 0;
+  if (type == ether_type::kIpv4 && packet.length >= offset + sizeof(Ipv4Header)) {
+    const auto* ip = view<Ipv4Header>(at + offset);
+    way.addresses = ip->source.data();
+    way.tos = ip->tos;
+    way.ttl = ip->ttl;
+    protocol = ip->protocol;
+    way.is_v4 = true;
+    offset += ip->header_length();
+  } else if (type == ether_type::kIpv6 && packet.length >= offset + sizeof(Ipv6Header)) {
+    const auto* ip = view<Ipv6Header>(at + offset);
+    way.addresses = ip->source.data();
+    way.tos = ipv6_traffic_class(at + offset);
+    way.ttl = ip->hop_limit;
+    protocol = ip->next_header;
+    way.is_v4 = false;
+    offset += sizeof(Ipv6Header);
+  }
+  if (protocol != ip_protocol::kUdp || packet.length < offset + sizeof(UdpHeader)) return false;
+  way.udp = view<UdpHeader>(at + offset);
+  way.checksum = !way.is_v4 || way.udp->checksum.raw() != 0;
+  way.payload = static_cast<std::uint16_t>(offset + sizeof(UdpHeader));
+  return true;
+}
+
+// Of a datagram or train that the kernel refused; kNone: there is no room now.
+DropReason refusal(int error) noexcept {
+  switch (error) {
+    case EAGAIN: case EINTR: case ENOBUFS: case ENOMEM: return DropReason::kNone;
+    case EMSGSIZE: return DropReason::kUnderlayMtuExceeded;
+    // No route, or one that leads nowhere (EACCES: prohibit, EINVAL: blackhole, or our address is gone).
+    case ENETUNREACH: case EHOSTUNREACH: case EACCES: case EINVAL: case EADDRNOTAVAIL: return DropReason::kUnderlayUnresolved;
+    default: return DropReason::kPortDown;  // EPERM: a firewall's; ENETDOWN
+  }
+}
+
+// Errors that may be an earlier datagram's, told by ICMP: reported once, and nothing is sent by the call that reports them.
+bool may_be_of_an_earlier_one(int error) noexcept {
+  return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EPROTO || error == ENOPROTOOPT;
+}
+
+// Messages for one sendmmsg on one socket.
+struct Train {
+  sockaddr_in6 destination;
+  alignas(cmsghdr) std::array<char, kControlBytes> control;
+  std::uint16_t segment_size = 0;
+  unsigned frames = 0;
+  std::uint32_t bytes = 0;
+};
+
+class UdpPort final : public Port {
+ public:
+  UdpPort(const std::string& name, std::uint16_t queues, BufferPool& pool) : Port(name), pool_(pool) {
+    for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(std::make_unique<Queue>());
+  }
+
+  [[nodiscard]] unsigned rx(std::uint16_t, Packet*, unsigned) noexcept override { return 0; }
+
+  [[nodiscard]] unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept override {
+    Queue& q = *queues_[queue];
+    unsigned done = 0;
+    while (done < count) {
+      const unsigned sent = send_run(q, packets + done, std::min(count - done, kMaxBurst));
+      if (sent == 0) break;
+      done += sent;
+    }
+    pool_.free(packets, done);
+    return done;
+  }
+
+  [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return 0; }
+  [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
+  [[nodiscard]] int rx_fd(std::uint16_t) const noexcept override { return -1; }
+  [[nodiscard]] LostFrames lost() const noexcept override {
+    LostFrames sum;
+    for (const auto& q : queues_) sum.tx_errors += q->errors.load(std::memory_order_relaxed);
+    return sum;
+  }
+
+ private:
+  struct alignas(64) Queue {
+    UdpSockets sockets;
+    unsigned without_train = 0;          // frames still to be sent singly
+    std::atomic<std::uint64_t> errors{0};  // written by the worker that sends
+    // Of the call being made; here for its size.
+    std::array<mmsghdr, kMaxBurst> messages;
+    std::array<iovec, kMaxBurst> parts;
+    std::array<Train, kMaxBurst> trains;
+  };
+
+  static unsigned refuse(Queue& q, Packet& packet, DropReason reason) noexcept {
+    packet.reason = reason;
+    if (reason != DropReason::kNone) q.errors.store(q.errors.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    return 0;
+  }
+
+  // Sends from the front what shares a socket; returns how many frames. 0: the first has its reason.
+  unsigned send_run(Queue& q, Packet* const* packets, unsigned count) noexcept {
+    Way first;
+    if (!find_way(*packets[0], first)) return refuse(q, *packets[0], DropReason::kPortDown);
+    int error = 0;
+    UdpSocket* socket = q.sockets.find(first.local(), first.udp->source_port.host(), error);
+    if (socket == nullptr) return refuse(q, *packets[0], refusal(error));
+    socket->use(first.ttl, first.checksum);
+    const bool may_train = first.checksum && q.without_train == 0;
+    const unsigned trains = load(q, packets, count, first, may_train);
+
+    int sent = ::sendmmsg(socket->fd(), q.messages.data(), trains, MSG_DONTWAIT);
+    for (int again = 0; sent < 0 && again < 2 && may_be_of_an_earlier_one(errno); ++again)
+      sent = ::sendmmsg(socket->fd(), q.messages.data(), trains, MSG_DONTWAIT);
+    if (sent <= 0) {
+      const DropReason reason = refusal(errno);
+      if (q.trains[0].frames == 1 || reason == DropReason::kNone) return refuse(q, *packets[0], reason);
+      // The kernel or the device cannot do it (EIO, EINVAL before Linux 6.11 without checksum offload), or the size is wrong (then
+      // the single datagrams say so).
+      q.without_train = kFramesWithoutTrain;
+      return send_run(q, packets, count);
+    }
+    unsigned frames = 0;
+    for (int i = 0; i < sent; ++i) frames += q.trains[static_cast<unsigned>(i)].frames;
+    q.without_train -= std::min(q.without_train, frames);
+    return frames;
+  }
+
+  // One message for each train of frames; returns how many messages.
+  static unsigned load(Queue& q, Packet* const* packets, unsigned count, const Way& first, bool may_train) noexcept {
+    unsigned trains = 0;
+    Way last = first;
+    bool is_open = false;  // the last train takes more frames
+    for (unsigned i = 0; i < count; ++i) {
+      const Packet& packet = *packets[i];
+      Way way = first;
+      if (i != 0 && (!find_way(packet, way) || !way.shares_socket(first))) break;
+      const std::uint32_t bytes = packet.length - way.payload;
+      q.parts[i] = {packet.data + way.payload, bytes};
+      Train* train = trains == 0 ? nullptr : &q.trains[trains - 1];
+      if (!is_open || bytes > train->segment_size || train->frames == kMaxSegments || train->bytes + bytes > kMaxTrainBytes ||
+          !way.shares_train(last)) {
+        train = &q.trains[trains];
+        start(*train, way, bytes, q.messages[trains].msg_hdr, &q.parts[i]);
+        ++trains;
+      }
+      ++train->frames;
+      train->bytes += bytes;
+      q.messages[trains - 1].msg_hdr.msg_iovlen = train->frames;
+      is_open = may_train && bytes == train->segment_size && bytes != 0;
+      last = way;
+    }
+    for (unsigned i = 0; i < trains; ++i) finish(q.trains[i], q.messages[i].msg_hdr);
+    return trains;
+  }
+
+  static void start(Train& train, const Way& way, std::uint32_t bytes, msghdr& message, iovec* part) noexcept {
+    train.segment_size = static_cast<std::uint16_t>(bytes);
+    train.frames = 0;
+    train.bytes = 0;
+    message = {};
+    message.msg_name = &train.destination;
+    message.msg_iov = part;
+    message.msg_control = train.control.data();
+    if (way.is_v4) {
+      sockaddr_in in{};
+      in.sin_family = AF_INET;
+      in.sin_port = way.udp->destination_port.raw();
+      std::memcpy(&in.sin_addr, way.addresses + 4, 4);
+      std::memcpy(&train.destination, &in, sizeof in);
+      message.msg_namelen = sizeof in;
+    } else {
+      train.destination = {};
+      train.destination.sin6_family = AF_INET6;
+      train.destination.sin6_port = way.udp->destination_port.raw();
+      std::memcpy(&train.destination.sin6_addr, way.addresses + 16, 16);
+      message.msg_namelen = sizeof train.destination;
+    }
+    if (way.tos != 0) add_control(message, way.is_v4 ? IPPROTO_IP : IPPROTO_IPV6, way.is_v4 ? IP_TOS : IPV6_TCLASS, int{way.tos});
+  }
+  static void finish(const Train& train, msghdr& message) noexcept {
+    if (train.frames > 1) add_control(message, SOL_UDP, UDP_SEGMENT, train.segment_size);
+    if (message.msg_controllen == 0) message.msg_control = nullptr;
+  }
+  template <typename Value>
+  static void add_control(msghdr& message, int level, int type, Value value) noexcept {
+    auto* control = reinterpret_cast<cmsghdr*>(static_cast<char*>(message.msg_control) + message.msg_controllen);
+    control->cmsg_level = level;
+    control->cmsg_type = type;
+    control->cmsg_len = CMSG_LEN(sizeof value);
+    std::memcpy(CMSG_DATA(control), &value, sizeof value);
+    message.msg_controllen += CMSG_SPACE(sizeof value);
+  }
+
+  BufferPool& pool_;
+  std::vector<std::unique_ptr<Queue>> queues_;
+};
+
+}  // namespace
+
+MadePort make_udp_port(const protocol::PortConfig& config, const PortContext& context) {
+  const std::string name(protocol::text_of(config.name));
+  if (config.role != protocol::PortRole::kUnderlay) throw std::runtime_error(name + ": driver=udp is for the underlay only");
+  const std::uint16_t queues = std::max<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1);
+  MadePort made;
+  made.ifindex = netdev::index(name);  // 0: the name is one for people only, the kernel routes
+  made.port = std::make_shared<UdpPort>(name, queues, *context.pool);
+  return made;
+}
+
+}  // namespace vx

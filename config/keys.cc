@@ -68,8 +68,8 @@ Complaint read_underlay_driver(Settings& s, const std::string& v) {
   Driver driver = Driver::kAfXdp;
   std::string devargs;
   if (Complaint complaint = read_driver(v, driver, devargs); !complaint.empty()) return complaint;
-  if (driver != Driver::kAfXdp && driver != Driver::kDpdk)
-    return fmt::format("'{}' is for guest ports: the underlay has af_xdp or dpdk:DEVARGS", v);
+  if (driver != Driver::kAfXdp && driver != Driver::kUdp && driver != Driver::kDpdk)
+    return fmt::format("'{}' is for guest ports: the underlay has af_xdp, udp or dpdk:DEVARGS", v);
   s.underlay.driver = driver;
   s.underlay.devargs = devargs;
   return {};

@@ -71,6 +71,7 @@ Complaint build_vlans(const PortWords& words, const BridgeSettings& bridge, Vlan
 }
 
 Complaint check_name(PortSettings& port) {
+  if (port.driver == Driver::kUdp) return "driver=udp is for the underlay only";
   if (port.is_pattern()) {
     if (port.driver != Driver::kNetdev && port.driver != Driver::kAfXdp)
       return "only driver=netdev and driver=af_xdp take a pattern: they wait for netdevs that "

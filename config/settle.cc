@@ -133,6 +133,14 @@ class Settler {
       if (const Complaint complaint = read_netdev_name(underlay.device, name); !complaint.empty())
         tell(Severity::kError, "underlay.device", complaint);
     }
+    if (underlay.driver == Driver::kUdp) {
+      if (underlay.own_address)
+        tell(Severity::kError, "underlay.vtep-address",
+             "own needs af_xdp or dpdk: below it: with driver = udp the kernel sends and receives");
+      if (!s_.vxlan.hold_port)
+        tell(Severity::kError, "vxlan.hold-port",
+             "no cannot be with driver = udp: all that the tunnel brings comes through that port");
+    }
     const HostInterface* below = device_on_host();
     if (!is_given("underlay.mtu")) {
       underlay.mtu = below != nullptr && below->mtu != 0 ? below->mtu : kDefaultMtu;

@@ -21,7 +21,7 @@ struct DriverName {
 };
 constexpr DriverName kDrivers[] = {
     {Driver::kAfXdp, "af_xdp", true},
-    {Driver::kUdp, "udp", false},
+    {Driver::kUdp, "udp", true},
     {Driver::kTap, "tap", true},
     {Driver::kNetdev, "netdev", true},
     {Driver::kVhostUser, "vhost-user", false},
@@ -136,7 +136,7 @@ Complaint read_driver(std::string_view text, Driver& out, std::string& devargs) 
     devargs.clear();
     return {};
   }
-  return fmt::format("'{}' is not a driver (af_xdp, tap, netdev, dpdk:DEVARGS)", text);
+  return fmt::format("'{}' is not a driver (af_xdp, udp, tap, netdev, dpdk:DEVARGS)", text);
 }
 
 Complaint read_interface_address(std::string_view text, InterfaceAddress& out) {

@@ -64,8 +64,11 @@ Control::~Control() {
 
 void Control::apply(std::vector<config::Settings> settings) {
   const bool is_own = settings[0].underlay.own_address;
-  const Underlay::Device device{settings[0].underlay.device, settings[0].underlay.vlan};
-  const bool is_new_device = device.name != underlay_settings_.device || device.vlan != underlay_settings_.vlan;
+  const auto device_of = [](const config::UnderlaySettings& underlay) {
+    return Underlay::Device{underlay.device, underlay.vlan, underlay.driver == config::Driver::kUdp};
+  };
+  const Underlay::Device device = device_of(settings[0].underlay);
+  const bool is_new_device = device != device_of(underlay_settings_);
   underlay_settings_ = settings[0].underlay;
   dataplane_settings_ = settings[0].dataplane;
   if (is_own) underlay_.reset();

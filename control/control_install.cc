@@ -128,7 +128,9 @@ void Control::run_port_actions() {
 void Control::install_underlay() {
   protocol::UnderlayConfig config;
   protocol::set_text(config.port, underlay_settings_.device);
-  config.vlan = underlay_settings_.vlan;
+  // With driver=udp the kernel makes the frames, tag and MAC addresses included.
+  const bool is_routed = underlay_settings_.driver == config::Driver::kUdp;
+  config.vlan = is_routed ? std::uint16_t{0} : underlay_settings_.vlan;
   config.mtu = underlay_settings_.mtu;
   config.own_address = underlay_ ? 0 : 1;
   config.hold_port = std::any_of(overlays_.begin(), overlays_.end(),
@@ -136,7 +138,7 @@ void Control::install_underlay() {
   // As the netdev has it now: whoever changes its MAC, we follow.
   const MacAddress own_mac = underlay_ ? MacAddress{} : ports_.mac_of(underlay_settings_.device);
   config.mac = underlay_ ? underlay_->source_mac() : own_mac;
-  if (config.mac.is_zero()) config.mac = installer_.underlay().mac;
+  if (config.mac.is_zero() && !is_routed) config.mac = installer_.underlay().mac;
   const auto all = locals();
   if (all.size() > config.local.size()) note(fmt::format("more than {} local addresses", config.local.size()));
   config.local_count = static_cast<std::uint16_t>(std::min(all.size(), config.local.size()));

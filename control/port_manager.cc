@@ -44,8 +44,7 @@ bool is_equal(const PortConfig& a, const PortConfig& b) {
 }
 
 bool PortManager::needs_netdev(const PortConfig& config) {
-  return config.driver == PortDriver::kNetdev || config.driver == PortDriver::kAfXdp ||
-         config.driver == PortDriver::kUdp;
+  return config.driver == PortDriver::kNetdev || config.driver == PortDriver::kAfXdp;
 }
 
 PortIndex PortManager::slot_of(const std::string& name) {

@@ -4,7 +4,7 @@
 //
 // A port has a slot: control's own number for its name, stable over restarts of the dataplane, where the index
 // may change. Drivers that need a netdev made by somebody else (netdev, af_xdp) wait for it; a tap is made
-// at once. A wanted name may be a pattern (fnmatch): every netdev that matches becomes a port of its own.
+// at once, and udp needs none: the kernel routes. A wanted name may be a pattern (fnmatch): every netdev that matches becomes a port of its own.
 #pragma once
 
 #include <cstdint>

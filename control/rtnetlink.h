@@ -45,6 +45,7 @@ struct Route {
   std::optional<IpAddress> source;  // preferred source
   std::uint32_t mtu = 0;            // metric, a path MTU learned by ICMP included; 0: none
   bool is_unicast = false;          // false: local, blackhole, unreachable...
+  bool is_local = false;            // to this host itself
 };
 
 struct InterfaceIp {

@@ -128,6 +128,7 @@ std::optional<Route> parse_route(const nlmsghdr* message) {
   const auto attributes = attributes_of<RTA_MAX + 1, rtmsg>(message);
   Route route;
   route.is_unicast = header->rtm_type == RTN_UNICAST;
+  route.is_local = header->rtm_type == RTN_LOCAL;
   if (is_u32(attributes[RTA_OIF])) route.ifindex = static_cast<int>(mnl_attr_get_u32(attributes[RTA_OIF]));
   route.gateway = address_of(attributes[RTA_GATEWAY]);
   if (const auto* via = attributes[RTA_VIA]; via != nullptr && mnl_attr_get_payload_len(via) >= sizeof(rtvia)) {

@@ -42,6 +42,7 @@ const Link* Underlay::interface() const {
 }
 
 MacAddress Underlay::source_mac() const {
+  if (device_.is_routed) return {};
   if (const Link* ours = interface()) return ours->mac;
   for (const auto& [ifindex, link] : links_)
     if (link.name == device_.name) return link.mac;
@@ -49,6 +50,7 @@ MacAddress Underlay::source_mac() const {
 }
 
 std::optional<std::string> Underlay::problem() const {
+  if (device_.is_routed) return std::nullopt;  // what matters is whether there are routes: the paths' own
   const Link* ours = interface();
   if (ours != nullptr && !ours->is_up) return fmt::format("underlay {}: link is down", ours->name);
   if (ours != nullptr) return std::nullopt;
@@ -114,6 +116,24 @@ void Underlay::on_event(const nlmsghdr* message, Milliseconds now) {
   }
 }
 
+// A usable route, or why it is not.
+void Underlay::take_route(const IpAddress& remote, const Route& route, Way& way, VtepPath& path) const {
+  const auto link = links_.find(route.ifindex);
+  std::uint32_t mtu = route.mtu;
+  if (device_.is_routed) {
+    if (mtu == 0 && link != links_.end()) mtu = link->second.mtu;
+    path.is_resolved = true;
+  } else if (link == links_.end() || !is_ours(link->second)) {
+    path.problem = fmt::format("VTEP {}: the route leads out of {}, not of the underlay {}{}", format_ip(remote),
+                               link == links_.end() ? "an unknown device" : link->second.name, device_.name,
+                               device_.vlan == 0 ? "" : fmt::format(" VLAN {}", device_.vlan));
+    return;
+  }
+  way.ifindex = route.ifindex;
+  way.next_hop = route.gateway.value_or(remote);
+  path.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(mtu, 65535));
+}
+
 void Underlay::look_up_route(const IpAddress& remote, Way& way) {
   VtepPath path = paths_[remote];
   const int ifindex_before = way.ifindex;
@@ -122,24 +142,17 @@ void Underlay::look_up_route(const IpAddress& remote, Way& way) {
   path.mtu = 0;
   path.problem.clear();
   const auto route = kernel_.route_to(remote, way.local);
-  if (!route || !route->is_unicast || route->ifindex == 0) {
-    path.problem = fmt::format("VTEP {}: no route", format_ip(remote));
-  } else if (const auto link = links_.find(route->ifindex); link == links_.end() || !is_ours(link->second)) {
-    path.problem = fmt::format("VTEP {}: the route leads out of {}, not of the underlay {}{}", format_ip(remote),
-                               link == links_.end() ? "an unknown device" : link->second.name, device_.name,
-                               device_.vlan == 0 ? "" : fmt::format(" VLAN {}", device_.vlan));
-  } else {
-    way.ifindex = route->ifindex;
-    way.next_hop = route->gateway.value_or(remote);
-    path.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(route->mtu, 65535));
-  }
+  // A local route is a VTEP on this host: sockets reach it, frames do not.
+  const bool is_usable = route && route->ifindex != 0 && (route->is_unicast || (device_.is_routed && route->is_local));
+  if (!is_usable) path.problem = fmt::format("VTEP {}: no route", format_ip(remote));
+  else take_route(remote, *route, way, path);
   if (way.ifindex == 0) path.is_resolved = false;
   if (way.ifindex != ifindex_before || way.next_hop != next_hop_before) way.was_valid = false;
   set_path(remote, std::move(path));
 }
 
 void Underlay::evaluate(const IpAddress& remote, Way& way, Milliseconds now) {
-  if (way.ifindex == 0) return;
+  if (way.ifindex == 0 || device_.is_routed) return;
   VtepPath path = paths_[remote];
   const auto known = neighbours_.find({way.ifindex, way.next_hop});
   const bool is_valid = known != neighbours_.end() && (known->second.state & kUsable) != 0 && known->second.mac;
@@ -169,7 +182,7 @@ void Underlay::evaluate(const IpAddress& remote, Way& way, Milliseconds now) {
 }
 
 void Underlay::probe(Way& way, Milliseconds now) {
-  if (way.ifindex == 0 || now - way.probed_at < kProbeEvery) return;
+  if (way.ifindex == 0 || device_.is_routed || now - way.probed_at < kProbeEvery) return;
   const auto known = neighbours_.find({way.ifindex, way.next_hop});
   if (known == neighbours_.end() || (known->second.state & (kUsable & ~kFixed & ~NUD_PROBE)) == 0) return;
   way.probed_at = now;

@@ -6,7 +6,9 @@
 // it is still there: a MAC that changed in silence is followed within kProbeEvery plus the kernel's three
 // seconds of probing. What the kernel hears itself (gratuitous ARP, link flap, route change) arrives as an
 // event at once. Path MTUs come with the routes; the kernel has no event for them, so they are read again
-// with each probe. One thread; time is a parameter, milliseconds of any monotonic clock.
+// with each probe. With driver=udp the kernel sends our datagrams: a VTEP is resolved when it has a route, out of
+// any device, and only routes and path MTUs are followed. One thread; time is a parameter, milliseconds of any
+// monotonic clock.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +24,8 @@ namespace vx::control {
 
 struct VtepPath {
   bool is_resolved = false;
-  MacAddress next_hop;      // valid when resolved
-  std::uint16_t mtu = 0;    // of the route; 0: none of its own
+  MacAddress next_hop;      // valid when resolved; zero with driver=udp
+  std::uint16_t mtu = 0;    // of the route; 0: none of its own. With driver=udp else that of the device it leads out of
   std::string problem;      // why it is not resolved, one line
   friend bool operator==(const VtepPath&, const VtepPath&) = default;
 };
@@ -33,6 +35,7 @@ class Underlay {
   struct Device {
     std::string name;        // [underlay] device
     std::uint16_t vlan = 0;  // [underlay] vlan
+    bool is_routed = false;  // [underlay] driver = udp: next hops are the kernel's own affair
     friend bool operator==(const Device&, const Device&) = default;
   };
   static constexpr Milliseconds kProbeEvery = 4000;
@@ -71,6 +74,7 @@ class Underlay {
 
   [[nodiscard]] const Link* interface() const;
   [[nodiscard]] bool is_ours(const Link& link) const;
+  void take_route(const IpAddress& remote, const Route& route, Way& way, VtepPath& path) const;
   void look_up_route(const IpAddress& remote, Way& way);
   void evaluate(const IpAddress& remote, Way& way, Milliseconds now);
   void probe(Way& way, Milliseconds now);

@@ -177,10 +177,10 @@ TEST(Segment, WholeMultipleHasNoEmptyTail) {
   EXPECT_EQ(cut(s).size(), 4u);
 }
 
-TEST(Segment, LargestSuperFrameInSegmentsOfOneByte) {
+TEST(Segment, LargestSuperFrameInManySmallSegments) {
   OffloadSpec s = spec();
   s.payload.assign(65'535 - 40, 0xa5);
-  s.segment_size = 1;
+  s.segment_size = 7;
   s.id = 0xfff0;
   EXPECT_EQ(cut(s), s.segments());
 }

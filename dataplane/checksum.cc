@@ -5,6 +5,10 @@
 
 #include <immintrin.h>
 
+// The tuning makes an unaligned load one instruction, as it is fastest on all that have AVX2. Before SSE code that follows the
+// upper halves must be clear: gcc leaves that out in front of a tail call, and each instruction then waits (6 times the cycles).
+#define VX_AVX2 [[gnu::target("avx2,tune=haswell")]]
+
 namespace vx {
 namespace {
 
@@ -44,7 +48,7 @@ std::uint64_t sum_sse2(const std::uint8_t* bytes, std::size_t length, std::uint6
   return sum_scalar(bytes, length, sum);
 }
 
-[[gnu::target("avx2")]] std::uint64_t sum_avx2(const std::uint8_t* bytes, std::size_t length,
+VX_AVX2 std::uint64_t sum_avx2(const std::uint8_t* bytes, std::size_t length,
                                                std::uint64_t sum) noexcept {
   const __m256i low = _mm256_set1_epi64x(0xffffffff);
   __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
@@ -59,6 +63,7 @@ std::uint64_t sum_sse2(const std::uint8_t* bytes, std::size_t length, std::uint6
   const __m256i all = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
   const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
   sum += static_cast<std::uint64_t>(_mm_cvtsi128_si64(half)) + static_cast<std::uint64_t>(_mm_extract_epi64(half, 1));
+  _mm256_zeroupper();
   return sum_sse2(bytes, length, sum);
 }
 
@@ -97,7 +102,7 @@ std::uint64_t copy_sse2(std::uint8_t* to, const std::uint8_t* from, std::size_t 
   return copy_scalar(to, from, length, sum);
 }
 
-[[gnu::target("avx2")]] std::uint64_t copy_avx2(std::uint8_t* to, const std::uint8_t* from, std::size_t length,
+VX_AVX2 std::uint64_t copy_avx2(std::uint8_t* to, const std::uint8_t* from, std::size_t length,
                                                 std::uint64_t sum) noexcept {
   const __m256i low = _mm256_set1_epi64x(0xffffffff);
   __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
@@ -114,6 +119,7 @@ std::uint64_t copy_sse2(std::uint8_t* to, const std::uint8_t* from, std::size_t 
   const __m256i all = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
   const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
   sum += static_cast<std::uint64_t>(_mm_cvtsi128_si64(half)) + static_cast<std::uint64_t>(_mm_extract_epi64(half, 1));
+  _mm256_zeroupper();
   return copy_sse2(to, from, length, sum);
 }
 

@@ -177,16 +177,17 @@ unsigned MbufPool::allocate_large(Packet* out, unsigned count) noexcept {
 }
 
 void MbufPool::free(Packet* const* packets, unsigned count) noexcept {
-  std::array<void*, kMaxBulk> mbufs;
+  std::array<void*, kMaxBulk> mbufs, large;
   while (count > 0) {
     const unsigned taken = std::min(count, kMaxBulk);
-    unsigned n = 0;
+    unsigned n = 0, n_large = 0;
     for (unsigned i = 0; i < taken; ++i) {
       void* mbuf = packets[i]->buffer;
-      if (is_large(mbuf)) [[unlikely]] rte_mempool_put(large_, mbuf);
+      if (is_large(mbuf)) [[unlikely]] large[n_large++] = mbuf;
       else mbufs[n++] = mbuf;
     }
-    rte_mempool_put_bulk(pool_, mbufs.data(), n);
+    if (n != 0) rte_mempool_put_bulk(pool_, mbufs.data(), n);
+    if (n_large != 0) rte_mempool_put_bulk(large_, large.data(), n_large);
     packets += taken;
     count -= taken;
   }

@@ -2,6 +2,8 @@
 // The back ends that make_port chooses from, one .cc each. Only port_factory.cc and they include this.
 #pragma once
 
+#include <cstring>
+
 #include "dataplane/port_factory.h"
 
 namespace vx {
@@ -40,5 +42,21 @@ class BufferStash {
   unsigned count_ = 0;
   Packet packets_[kMaxBurst];
 };
+
+// A frame of `length` bytes that was read into `large`, where it belongs: `out` is `ordinary` with a copy when that can
+// hold it (false), else `large`, which then is used up (true). Longer than kMaxFrameBytes: length 0, which the
+// pipeline drops as guest_truncated. Copying the small ones is cheaper than having the kernel scatter each over two
+// buffers (readv costs 120 ns more than read).
+[[nodiscard]] inline bool place_frame(const Packet& ordinary, const Packet& large, std::uint32_t length,
+                                      const OffloadMeta& offload, Packet& out) noexcept {
+  const bool is_large = length > ordinary.tailroom && length <= kMaxFrameBytes;
+  out = is_large ? large : ordinary;
+  if (length > kMaxFrameBytes) return false;
+  if (!is_large) std::memcpy(ordinary.data, large.data, length);
+  out.length = length;
+  out.tailroom -= length;
+  out.offload = offload;
+  return is_large;
+}
 
 }  // namespace vx

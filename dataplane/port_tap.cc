@@ -29,6 +29,8 @@ namespace {
 
 constexpr const char* kAlias = "made by vxplane";
 constexpr std::uint16_t kMaxTapQueues = 64;
+constexpr unsigned kOffloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+constexpr unsigned kUso = 0x20 | 0x40;  // TUN_F_USO4 and TUN_F_USO6, from Linux 6.2 on
 
 class TapPort final : public Port {
  public:
@@ -55,22 +57,25 @@ class TapPort final : public Port {
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
     unsigned received = 0;
+    Packet large;
+    bool has_large = false;
     while (received < count && q.stash.fill(1) == 1) {
-      Packet& packet = q.stash.peek(0);
+      // Without a place for a super-frame nothing is read: the tap keeps it.
+      if (!has_large && pool_.allocate_large(&large, 1) != 1) break;
+      has_large = true;
       // The vnet header goes into the headroom, so that one read fills both.
-      std::uint8_t* start = packet.data - sizeof(VnetHeader);
-      const std::size_t room = sizeof(VnetHeader) + packet.tailroom;
-      const ssize_t n = ::read(q.fd.get(), start, room);
+      std::uint8_t* start = large.data - sizeof(VnetHeader);
+      const ssize_t n = ::read(q.fd.get(), start, sizeof(VnetHeader) + large.tailroom);
       if (n < static_cast<ssize_t>(sizeof(VnetHeader))) break;
-      out[received] = packet;
-      out[received].length = static_cast<std::uint32_t>(n) - static_cast<std::uint32_t>(sizeof(VnetHeader));
-      if (static_cast<std::size_t>(n) == room) out[received].length = 0;  // cut off: guest_truncated
-      out[received].tailroom = packet.tailroom - out[received].length;
       VnetHeader header;
       std::memcpy(&header, start, sizeof header);
-      out[received].offload = to_offload(header);
-      q.stash.drop_top(1);
-      ++received;
+      const auto length = static_cast<std::uint32_t>(static_cast<std::size_t>(n) - sizeof(VnetHeader));
+      if (place_frame(q.stash.peek(0), large, length, to_offload(header), out[received++])) has_large = false;
+      else q.stash.drop_top(1);
+    }
+    if (has_large) {
+      Packet* unused = &large;
+      pool_.free(&unused, 1);
     }
     return received;
   }
@@ -79,11 +84,11 @@ class TapPort final : public Port {
     Queue& q = *queues_[queue];
     unsigned sent = 0;
     for (; sent < count; ++sent) {
-      VnetHeader header = to_vnet(packets[sent]->offload);
+      VnetHeader header = to_vnet(packets[sent]->offload, packets[sent]->length);
       iovec parts[2] = {{&header, sizeof header}, {packets[sent]->data, packets[sent]->length}};
       if (::writev(q.fd.get(), parts, 2) >= 0) continue;
-      if (errno != EAGAIN && errno != EINTR) {  // EIO: the link is down
-        packets[sent]->reason = DropReason::kPortDown;
+      if (errno != EAGAIN && errno != EINTR) {  // EIO: the link is down; EINVAL: what the frame wants cannot be
+        packets[sent]->reason = errno == EINVAL ? DropReason::kGuestBadOffload : DropReason::kPortDown;
         add(q.errors, 1);
       }
       break;
@@ -92,6 +97,9 @@ class TapPort final : public Port {
     return sent;
   }
 
+  [[nodiscard]] TxOffloads tx_offloads() const noexcept override {
+    return {.checksum = true, .tcp4 = true, .tcp6 = true, .udp = takes_uso_};
+  }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return rx_queues(); }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return queues_[queue]->fd.get(); }
@@ -140,8 +148,10 @@ class TapPort final : public Port {
       if (result != 0 && errno == EBUSY) throw_errno(name(), "another process (a VM?) has this tap open; use driver=netdev for it");
       if (result != 0) throw_errno(name(), "cannot make or join the tap (is it a tap?)");
       int header_bytes = sizeof(VnetHeader);
-      // No offloads: frames come whole, with full checksums. Set, because a joined tap may remember others.
-      if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0 || ::ioctl(fd.get(), TUNSETOFFLOAD, 0) != 0)
+      // The kernel may leave checksums and segmentation to us. The kernels that take USO here also take it in writes.
+      takes_uso_ = ::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads | kUso) == 0;
+      if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0 ||
+          (!takes_uso_ && ::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads) != 0))
         throw_errno(name(), "cannot set the tap's header and offloads");
       queues_.push_back(std::make_unique<Queue>(std::move(fd), pool_));
     }
@@ -152,6 +162,7 @@ class TapPort final : public Port {
   std::vector<std::unique_ptr<Queue>> queues_;
   std::uint32_t ifindex_ = 0;
   bool ours_ = false;
+  bool takes_uso_ = false;
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 // order, the legacy layout of 10 bytes), and its two ways to and from Packet::offload.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -29,8 +30,17 @@ static_assert(kHeadroomBytes >= 74 + sizeof(VnetHeader), "outer header and vnet 
           h.checksum_start,
           h.checksum_offset};
 }
-[[nodiscard]] constexpr VnetHeader to_vnet(const OffloadMeta& o) noexcept {
-  return {o.flags, o.gso_type, o.header_length, o.segment_size, o.checksum_start, o.checksum_offset};
+// Bytes that the kernel is asked to lay out in one piece at most; it pulls up more by itself where it needs more.
+inline constexpr std::uint32_t kMostHeaderBytes = 256;
+// For a frame of `length` bytes. The header length was a guest's hint; the kernel refuses one that exceeds the frame.
+[[nodiscard]] constexpr VnetHeader to_vnet(const OffloadMeta& o, std::uint32_t length) noexcept {
+  if (o.is_plain()) return {};
+  return {static_cast<std::uint8_t>(o.flags & OffloadMeta::kNeedsChecksum),
+          o.gso_type,
+          static_cast<std::uint16_t>(std::min({std::uint32_t{o.header_length}, length, kMostHeaderBytes})),
+          o.segment_size,
+          o.checksum_start,
+          o.checksum_offset};
 }
 
 }  // namespace vx

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include <fmt/format.h>
@@ -76,6 +77,9 @@ class HeldSocket final : public Port {
              const MacAddress& our_mac, BufferPool& pool, bool takes_bundles)
       : Port("held socket"), local_(local), udp_port_(udp_port), outer_vlan_(outer_vlan), our_mac_(our_mac), takes_bundles_(takes_bundles) {
     for (auto& fd : sockets) queues_.push_back(std::make_unique<Queue>(std::move(fd), pool));
+    if (!takes_bundles) return;
+    for (auto& q : queues_)
+      if (pool.allocate_large(&q->reserve, 1) != 1) throw std::runtime_error("held socket: no large buffer; give more with --memory");
   }
 
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
@@ -105,11 +109,21 @@ class HeldSocket final : public Port {
 
  private:
   struct alignas(64) Queue {
-    Queue(FileDescriptor&& socket, BufferPool& pool) : fd(std::move(socket)), stash(pool), large(pool) {}
+    Queue(FileDescriptor&& socket, BufferPool& buffers) : fd(std::move(socket)), stash(buffers), large(buffers), pool(buffers) {}
     FileDescriptor fd;
     BufferStash stash;
     LargeStash large;
+    ~Queue() {
+      Packet* packet = &reserve;
+      if (packet->buffer != nullptr) pool.free(&packet, 1);
+    }
+    Queue(const Queue&) = delete;
+    Queue& operator=(const Queue&) = delete;
+    BufferPool& pool;
     std::atomic<std::uint64_t> missed{0};  // written by the worker
+    // A large buffer that is never handed on, and the bundle in it of which datagrams `next` and on have not been handed on yet.
+    Packet reserve, bundle;
+    unsigned next = 0, datagrams = 0;
     // Of the call being made; here for their size.
     std::array<mmsghdr, kMaxBurst> messages;
     std::array<std::array<iovec, 2>, kMaxBurst> parts;
@@ -120,9 +134,11 @@ class HeldSocket final : public Port {
   // One recvmmsg. `goes_on`: there may be more, and nothing large came that is work enough for now.
   unsigned receive(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
     goes_on = false;
+    if (q.next < q.datagrams) [[unlikely]] return hand_out(q, out, count);
+    if (takes_bundles_ && q.large.fill() == 0) [[unlikely]] return receive_into_reserve(q, out, count, goes_on);
     const unsigned n = std::min(q.stash.fill(count), takes_bundles_ ? q.large.fill() : kMaxBurst);
     if (n == 0) return 0;
-    for (unsigned i = 0; i < n; ++i) load(q, i);
+    for (unsigned i = 0; i < n; ++i) load(q, i, takes_bundles_ ? &q.large[i] : nullptr);
     const int result = ::recvmmsg(q.fd.get(), q.messages.data(), n, MSG_DONTWAIT, nullptr);
     if (result <= 0) return 0;
     const auto got = static_cast<unsigned>(result);
@@ -153,20 +169,60 @@ class HeldSocket final : public Port {
     std::reverse(out, out + received);
     q.stash.drop_top(got);
     for (unsigned i = 0; i < unused_count; ++i) q.stash.put_back(unused[i]);
-    if (missed != 0) q.missed.store(q.missed.load(std::memory_order_relaxed) + missed, std::memory_order_relaxed);
+    if (missed != 0) miss(q, missed);
     return received;
   }
 
-  void load(Queue& q, unsigned i) const noexcept {
+  // The pool has no large buffer to give away: one message, and a bundle is taken apart here.
+  unsigned receive_into_reserve(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
+    if (q.stash.fill(1) == 0) return 0;
+    const Packet& ordinary = q.stash.peek(0);
+    load(q, 0, &q.reserve);
+    const mmsghdr& message = q.messages[0];
+    if (::recvmmsg(q.fd.get(), q.messages.data(), 1, MSG_DONTWAIT, nullptr) != 1) return 0;
+    goes_on = true;
+    if (message.msg_len <= ordinary.tailroom) {
+      out[0] = ordinary;
+      accept(out[0], message, q.senders[0]);
+      q.stash.drop_top(1);
+      return 1;
+    }
+    q.bundle = q.reserve;
+    std::memcpy(q.bundle.data, ordinary.data, ordinary.tailroom);
+    accept(q.bundle, message, q.senders[0]);
+    q.next = 0;
+    q.datagrams = unbundle_count(q.bundle);
+    if (q.datagrams == 0) miss(q, 1);  // one datagram, too large for an ordinary buffer
+    return hand_out(q, out, count);
+  }
+  unsigned hand_out(Queue& q, Packet* out, unsigned count) noexcept {
+    unsigned done = 0;
+    for (; q.next < q.datagrams && done < count && q.stash.fill(1) == 1; ++q.next) {
+      out[done] = q.stash.peek(0);
+      if (fill_from_bundle(q.bundle, q.next, out[done])) {
+        q.stash.drop_top(1);
+        ++done;
+      } else {
+        miss(q, 1);
+      }
+    }
+    return done;
+  }
+  static void miss(Queue& q, unsigned datagrams) noexcept {
+    q.missed.store(q.missed.load(std::memory_order_relaxed) + datagrams, std::memory_order_relaxed);
+  }
+
+  // `large`: where what an ordinary buffer cannot hold goes on; null: nowhere.
+  static void load(Queue& q, unsigned i, const Packet* large) noexcept {
     const Packet& packet = q.stash.peek(i);
     q.parts[i][0] = {packet.data, packet.tailroom};
-    if (takes_bundles_) q.parts[i][1] = {q.large[i].data + packet.tailroom, q.large[i].tailroom - packet.tailroom};
+    if (large != nullptr) q.parts[i][1] = {large->data + packet.tailroom, large->tailroom - packet.tailroom};
     msghdr& header = q.messages[i].msg_hdr;
     header = {};
     header.msg_name = &q.senders[i];
     header.msg_namelen = sizeof q.senders[i];
     header.msg_iov = q.parts[i].data();
-    header.msg_iovlen = takes_bundles_ ? 2 : 1;
+    header.msg_iovlen = large != nullptr ? 2 : 1;
     header.msg_control = q.controls[i].data();
     header.msg_controllen = kControlBytes;
   }

@@ -5,7 +5,8 @@
 // A frame comes with outer headers as for any underlay. Taken from them: addresses, ports, TOS, TTL, and from the checksum field whether
 // there is to be one. The kernel makes its own of all that, so MAC addresses, VLAN tag, lengths and sums are not looked at.
 // Frames in a row with one way and one length become one datagram train by UDP_SEGMENT: one system call, one route look-up and one walk
-// through the kernel for up to 64. A train needs a checksum (the kernel refuses it with SO_NO_CHECK).
+// through the kernel for up to 64. A train needs a checksum (the kernel refuses it with SO_NO_CHECK). Encapsulated
+// super-frames are cut into such trains here, in one pass.
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -23,6 +24,8 @@
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/segment.h"
+#include "dataplane/super_frame.h"
 #include "dataplane/udp_sockets.h"
 
 #ifndef UDP_SEGMENT
@@ -114,6 +117,10 @@ bool may_be_of_an_earlier_one(int error) noexcept {
   return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EPROTO || error == ENOPROTOOPT;
 }
 
+// Errors by which the kernel refuses a train where it would take single datagrams: a device without checksum offload below it
+// (before Linux 6.11), IPsec, a kernel without UDP_SEGMENT.
+bool may_be_of_the_train(int error) noexcept { return error == EIO || error == EINVAL || error == EOPNOTSUPP; }
+
 // Messages for one sendmmsg on one socket.
 struct Train {
   sockaddr_in6 destination;
@@ -135,7 +142,8 @@ class UdpPort final : public Port {
     Queue& q = *queues_[queue];
     unsigned done = 0;
     while (done < count) {
-      const unsigned sent = send_run(q, packets + done, std::min(count - done, kMaxBurst));
+      const unsigned sent = packets[done]->offload.is_super_frame() ? send_super_frame(q, *packets[done])
+                                                                    : send_run(q, packets + done, std::min(count - done, kMaxBurst));
       if (sent == 0) break;
       done += sent;
     }
@@ -143,6 +151,7 @@ class UdpPort final : public Port {
     return done;
   }
 
+  [[nodiscard]] TxOffloads tx_offloads() const noexcept override { return {.tunnel = true}; }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return 0; }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
   [[nodiscard]] int rx_fd(std::uint16_t) const noexcept override { return -1; }
@@ -161,11 +170,15 @@ class UdpPort final : public Port {
     std::array<mmsghdr, kMaxBurst> messages;
     std::array<iovec, kMaxBurst> parts;
     std::array<Train, kMaxBurst> trains;
+    std::array<std::uint8_t, kMaxTrainBytes> segments;
   };
 
+  static void lose(Queue& q, unsigned datagrams) noexcept {
+    q.errors.store(q.errors.load(std::memory_order_relaxed) + datagrams, std::memory_order_relaxed);
+  }
   static unsigned refuse(Queue& q, Packet& packet, DropReason reason) noexcept {
     packet.reason = reason;
-    if (reason != DropReason::kNone) q.errors.store(q.errors.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    if (reason != DropReason::kNone) lose(q, 1);
     return 0;
   }
 
@@ -177,24 +190,106 @@ class UdpPort final : public Port {
     UdpSocket* socket = q.sockets.find(first.local(), first.udp->source_port.host(), error);
     if (socket == nullptr) return refuse(q, *packets[0], refusal(error));
     socket->use(first.ttl, first.checksum);
-    const bool may_train = first.checksum && q.without_train == 0;
-    const unsigned trains = load(q, packets, count, first, may_train);
-
-    int sent = ::sendmmsg(socket->fd(), q.messages.data(), trains, MSG_DONTWAIT);
-    for (int again = 0; sent < 0 && again < 2 && may_be_of_an_earlier_one(errno); ++again)
-      sent = ::sendmmsg(socket->fd(), q.messages.data(), trains, MSG_DONTWAIT);
-    if (sent <= 0) {
-      const DropReason reason = refusal(errno);
-      if (q.trains[0].frames == 1 || reason == DropReason::kNone) return refuse(q, *packets[0], reason);
-      // The kernel or the device cannot do it (EIO, EINVAL before Linux 6.11 without checksum offload), or the size is wrong (then
-      // the single datagrams say so).
-      q.without_train = kFramesWithoutTrain;
-      return send_run(q, packets, count);
+    unsigned trains = load(q, packets, count, first, first.checksum && q.without_train == 0);
+    int sent = send_messages(q, *socket, 0, trains);
+    if (sent <= 0 && q.trains[0].frames > 1 && may_be_of_the_train(errno)) {
+      trains = load(q, packets, count, first, false);
+      sent = send_messages(q, *socket, 0, trains);
+      if (sent > 0) q.without_train = kFramesWithoutTrain;
     }
+    if (sent <= 0) return refuse(q, *packets[0], refusal(errno));
     unsigned frames = 0;
     for (int i = 0; i < sent; ++i) frames += q.trains[static_cast<unsigned>(i)].frames;
     q.without_train -= std::min(q.without_train, frames);
     return frames;
+  }
+
+  // Returns how many messages, -1 with errno as the first one's.
+  static int send_messages(Queue& q, const UdpSocket& socket, unsigned first, unsigned count) noexcept {
+    int sent = ::sendmmsg(socket.fd(), &q.messages[first], count, MSG_DONTWAIT);
+    for (int again = 0; sent < 0 && again < 2 && may_be_of_an_earlier_one(errno); ++again)
+      sent = ::sendmmsg(socket.fd(), &q.messages[first], count, MSG_DONTWAIT);
+    return sent;
+  }
+
+  // 1: it is gone, or a part of it (what is not is counted); 0: nothing of it, and it has its reason.
+  unsigned send_super_frame(Queue& q, Packet& packet) noexcept {
+    Way way;
+    if (!find_way(packet, way)) return refuse(q, packet, DropReason::kPortDown);
+    const auto front = static_cast<std::uint16_t>(way.payload + sizeof(VxlanHeader));
+    if (packet.length <= front) return refuse(q, packet, DropReason::kGuestBadOffload);
+    Packet inner = packet;
+    inner.pull_front(front);
+    inner.offload.shift(-int{front});
+    SuperFrame at;
+    if (const auto reason = parse_super_frame(inner, at); reason != DropReason::kNone) return refuse(q, packet, reason);
+    int error = 0;
+    UdpSocket* socket = q.sockets.find(way.local(), way.udp->source_port.host(), error);
+    if (socket == nullptr) return refuse(q, packet, refusal(error));
+    socket->use(way.ttl, way.checksum);
+
+    const Segmenter cut(inner, at);
+    const auto longest = static_cast<std::uint32_t>(cut.longest() + sizeof(VxlanHeader));
+    if (longest > q.segments.size()) return refuse(q, packet, DropReason::kUnderlayMtuExceeded);
+    const unsigned at_once = std::min<unsigned>(kMaxSegments, static_cast<unsigned>(q.segments.size()) / longest);
+    for (unsigned made = 0; made < cut.count();) {
+      const unsigned n = std::min(at_once, cut.count() - made);
+      const std::uint32_t bytes = make_segments(q, cut, made, n, packet.data + way.payload);
+      const unsigned sent = send_segments(q, *socket, way, n, longest, bytes);
+      made += sent;
+      if (sent == n) continue;
+      const DropReason reason = refusal(errno);
+      if (made == 0) return refuse(q, packet, reason);
+      lose(q, cut.count() - made);
+      break;
+    }
+    return 1;
+  }
+
+  // Datagrams `first` and on, one behind the other as a train lies; the bytes of all.
+  static std::uint32_t make_segments(Queue& q, const Segmenter& cut, unsigned first, unsigned count, const std::uint8_t* vxlan) noexcept {
+    std::uint8_t* to = q.segments.data();
+    for (unsigned i = 0; i < count; ++i) {
+      std::memcpy(to, vxlan, sizeof(VxlanHeader));
+      Packet segment;
+      segment.data = to + sizeof(VxlanHeader);
+      segment.tailroom = cut.longest();
+      (void)cut.make(first + i, segment);
+      to = segment.data + segment.length;
+    }
+    return static_cast<std::uint32_t>(to - q.segments.data());
+  }
+
+  // Sends what make_segments() made; how many datagrams went, errno if not all.
+  static unsigned send_segments(Queue& q, const UdpSocket& socket, const Way& way, unsigned count, std::uint32_t longest,
+                                std::uint32_t bytes) noexcept {
+    bool is_refused = false;
+    if (way.checksum && q.without_train == 0 && count > 1) {
+      q.parts[0] = {q.segments.data(), bytes};
+      start(q.trains[0], way, longest, q.messages[0].msg_hdr, &q.parts[0]);
+      q.trains[0].frames = count;
+      q.messages[0].msg_hdr.msg_iovlen = 1;
+      finish(q.trains[0], q.messages[0].msg_hdr);
+      if (send_messages(q, socket, 0, 1) == 1) return count;
+      if (!may_be_of_the_train(errno)) return 0;
+      is_refused = true;
+    }
+    for (unsigned i = 0; i < count; ++i) {
+      q.parts[i] = {q.segments.data() + std::size_t{i} * longest, i + 1 < count ? longest : bytes - i * longest};
+      start(q.trains[i], way, longest, q.messages[i].msg_hdr, &q.parts[i]);
+      q.messages[i].msg_hdr.msg_iovlen = 1;
+      q.trains[i].frames = 1;
+      finish(q.trains[i], q.messages[i].msg_hdr);
+    }
+    unsigned sent = 0;
+    while (sent < count) {
+      const int now = send_messages(q, socket, sent, count - sent);
+      if (now <= 0) break;
+      sent += static_cast<unsigned>(now);
+    }
+    if (is_refused && sent != 0) q.without_train = kFramesWithoutTrain;
+    q.without_train -= std::min(q.without_train, sent);
+    return sent;
   }
 
   // One message for each train of frames; returns how many messages.
@@ -205,7 +300,7 @@ class UdpPort final : public Port {
     for (unsigned i = 0; i < count; ++i) {
       const Packet& packet = *packets[i];
       Way way = first;
-      if (i != 0 && (!find_way(packet, way) || !way.shares_socket(first))) break;
+      if (i != 0 && (packet.offload.is_super_frame() || !find_way(packet, way) || !way.shares_socket(first))) break;
       const std::uint32_t bytes = packet.length - way.payload;
       q.parts[i] = {packet.data + way.payload, bytes};
       Train* train = trains == 0 ? nullptr : &q.trains[trains - 1];

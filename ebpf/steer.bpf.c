@@ -191,6 +191,12 @@ static __always_inline __u32 steer_udp(struct cursor *cursor, struct vxp_local_k
 	return VXP_EXIT_REDIRECTED;
 }
 
+/* A datagram in pieces for a local address: the dataplane reassembles those for its own, the kernel the others. */
+static __always_inline __u32 fragment_exit(__u8 protocol, const struct vxp_config *config)
+{
+	return config->own_address && protocol == IPPROTO_UDP ? VXP_EXIT_OWN_ADDRESS : VXP_EXIT_FRAGMENT;
+}
+
 static __always_inline __u32 steer_ipv4(struct cursor *cursor, const struct vxp_config *config)
 {
 	struct ipv4 *ip = take(cursor, sizeof(*ip));
@@ -207,7 +213,7 @@ static __always_inline __u32 steer_ipv4(struct cursor *cursor, const struct vxp_
 	if (ip->protocol != IPPROTO_UDP && !(config->own_address && ip->protocol == IPPROTO_ICMP))
 		return VXP_EXIT_OTHER_PROTOCOL;
 	if (ip->flags_fragment & bpf_htons(0x3fff)) /* MF or an offset */
-		return is_local(&key) ? VXP_EXIT_FRAGMENT : VXP_EXIT_OTHER_ADDRESS;
+		return is_local(&key) ? fragment_exit(ip->protocol, config) : VXP_EXIT_OTHER_ADDRESS;
 	if (!take(cursor, options))
 		return VXP_EXIT_TRUNCATED;
 	if (ip->protocol == IPPROTO_ICMP)
@@ -239,8 +245,13 @@ static __always_inline __u32 steer_ipv6(struct cursor *cursor, const struct vxp_
 	if (ip->version_class >> 4 != 6)
 		return VXP_EXIT_OTHER_PROTOCOL;
 	set_v6(&key, ip->destination);
-	if (ip->next_header == NEXT_FRAGMENT)
-		return is_local(&key) ? VXP_EXIT_FRAGMENT : VXP_EXIT_OTHER_ADDRESS;
+	if (ip->next_header == NEXT_FRAGMENT) {
+		__u8 *fragment = take(cursor, 8); /* RFC 8200 section 4.5 */
+
+		if (!is_local(&key))
+			return VXP_EXIT_OTHER_ADDRESS;
+		return fragment ? fragment_exit(*fragment, config) : VXP_EXIT_TRUNCATED;
+	}
 	if (ip->next_header == NEXT_ICMPV6 && config->own_address)
 		return steer_icmpv6(cursor, &key);
 	if (ip->next_header != IPPROTO_UDP)

@@ -209,6 +209,31 @@ TEST_F(XdpSteer, FragmentsPassToTheKernel) {
   expect_pass(outer(kVid).ipv4(kPeer, kOther).fragment(kIpv4MoreFragments).udp(1, 53).payload(60).build(), VXP_EXIT_OTHER_ADDRESS, "somebody else's");
 }
 
+TEST_F(XdpSteer, OwnAddressTakesFragmentsOfUdpForItOnly) {
+  steer(kVid, true);
+  const auto pieces = [](const IpAddress& to, const IpAddress& to6, std::uint8_t protocol, std::uint8_t protocol6) {
+    std::vector<Bytes> list;
+    for (const std::uint16_t bits : {kIpv4MoreFragments, std::uint16_t{0x00b9}, std::uint16_t{0x2001}}) {
+      list.push_back(outer(kVid).ipv4(kPeer, to).fragment(bits).udp(1, kVxlanPort).payload(60).build());
+      list.back()[18 + 9] = protocol;
+    }
+    Bytes six = vxlan6(kVid, to6);
+    six[18 + 6] = ip_protocol::kFragment;
+    six[18 + 40] = protocol6;
+    list.push_back(six);
+    return list;
+  };
+  for (const Bytes& frame : pieces(kLocal, kLocal6, ip_protocol::kUdp, ip_protocol::kUdp))
+    expect_taken(frame, VXP_EXIT_OWN_ADDRESS);
+  for (const Bytes& frame : pieces(kLocal, kLocal6, ip_protocol::kIcmp, ip_protocol::kIcmpv6))
+    expect_pass(frame, VXP_EXIT_FRAGMENT, "of a ping");
+  for (const Bytes& frame : pieces(kOther, kOther6, ip_protocol::kUdp, ip_protocol::kUdp))
+    expect_pass(frame, VXP_EXIT_OTHER_ADDRESS, "somebody else's");
+  Bytes six = pieces(kLocal, kLocal6, ip_protocol::kUdp, ip_protocol::kUdp).back();
+  for (std::size_t length = 18 + 40; length < 18 + 48; ++length)
+    expect_pass(Bytes(six.begin(), six.begin() + static_cast<std::ptrdiff_t>(length)), VXP_EXIT_TRUNCATED);
+}
+
 TEST_F(XdpSteer, Ipv6ExtensionHeadersPass) {
   Bytes frame = vxlan6(kVid);
   frame[18 + 6] = ip_protocol::kHopByHop;

@@ -165,7 +165,8 @@ protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddres
     config.next_hop = *mac;
   }
   const protocol::VtepConfig* told = installer_.vtep(overlay.index, vtep.index);
-  if (config.resolved == 0 && told != nullptr && told->resolved != 0 && told->address == address &&
+  const bool is_asking = underlay_settings_.driver != config::Driver::kUdp;  // a route is there or not, at once
+  if (config.resolved == 0 && is_asking && told != nullptr && told->resolved != 0 && told->address == address &&
       EventLoop::now() - started_at_ < kStartGrace) {
     config.resolved = 1;
     config.next_hop = told->next_hop;

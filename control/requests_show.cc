@@ -45,9 +45,13 @@ Json Requests::vtep_show() {
       const auto* told = control_.told_vtep(*overlay, vtep);
       const bool is_resolved = told != nullptr && told->resolved != 0;
       Json object{{"dst", format_ip(address)}, {"flood", vtep.flood}, {"state", is_resolved ? "reachable" : "unresolved"}};
-      if (is_resolved) object["mac"] = format_mac(told->next_hop);
+      if (is_resolved && !told->next_hop.is_zero()) object["mac"] = format_mac(told->next_hop);
       object["port"] = overlay->settings.vxlan.port;
       if (control_.overlays().size() > 1) object["ifname"] = overlay->name();
+      if (const PathKnown* path = control_.prober().find(address)) {
+        object["path_mtu"] = path->passes;
+        object["path_mtu_age"] = (EventLoop::now() - path->at) / 1000;
+      }
       all.push_back(std::move(object));
     }
   }

@@ -48,10 +48,6 @@ Json Requests::vtep_show() {
       if (is_resolved && !told->next_hop.is_zero()) object["mac"] = format_mac(told->next_hop);
       object["port"] = overlay->settings.vxlan.port;
       if (control_.overlays().size() > 1) object["ifname"] = overlay->name();
-      if (const PathKnown* path = control_.prober().find(address)) {
-        object["path_mtu"] = path->passes;
-        object["path_mtu_age"] = (EventLoop::now() - path->at) / 1000;
-      }
       all.push_back(std::move(object));
     }
   }

@@ -113,6 +113,26 @@ TEST(Switchboard, CountersOfAReusedIndexStartFromZeroAndSumsStay) {
     }
 }
 
+TEST(Switchboard, SendersThatWereToldOfTheMtuAreCountedOverAllWorkers) {
+  Rig rig(2);
+  rig.set_up();
+  const Bytes frame = FrameBuilder()
+                          .eth(kGuestB, kGuestA)
+                          .ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2))
+                          .udp(1, 2)
+                          .payload(1400)
+                          .build();
+  for (int i = 0; i < 300; ++i) rig.ports["g1"]->incoming.push_back(frame);
+  for (int i = 0; i < 60; ++i) rig.ports["g2"]->incoming.push_back(frame);
+  for (int i = 0; i < 20; ++i) rig.poll();
+  const auto reply = rig.board->stats().reply;
+  EXPECT_EQ(reply.too_big_told + reply.too_big_limited, 360u);
+  EXPECT_EQ(reply.too_big_told, rig.ports["g1"]->sent.size() + rig.ports["g2"]->sent.size());
+  EXPECT_GE(reply.too_big_told, 2u) << "each port has a limit of its own";
+  EXPECT_GE(reply.too_big_limited, 100u);
+  EXPECT_TRUE(reply.totals.balances());
+}
+
 TEST(Switchboard, QueuesAreSpreadOverWorkers) {
   Rig rig;
   SwitchModel model;

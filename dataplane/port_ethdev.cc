@@ -27,6 +27,7 @@
 #include "dataplane/af_xdp_sockets.h"
 #include "dataplane/buffer_pool_mbuf.h"
 #include "dataplane/log.h"
+#include "dataplane/mbuf_offload.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/xdp_steering.h"
@@ -36,6 +37,7 @@ namespace {
 
 constexpr std::uint16_t kAfXdpRingSize = 2048;  // what the PMD's own fill and completion rings have
 constexpr std::uint16_t kDpdkRingSize = 1024;
+constexpr std::uint32_t kMostMbufBytes = 0xffff;  // in one piece: rte_mbuf::data_len
 // What is under way to the sockets when steering ends gets there within this time.
 constexpr std::chrono::milliseconds kDrainTime{2};
 // The kernel unbinds a closed AF_XDP socket from its queue later, in a work queue; till then the queue is busy.
@@ -79,8 +81,8 @@ struct EthdevSettings {
   std::uint16_t queues = 1;      // wanted; the device may have fewer
   std::uint16_t descriptors = kDpdkRingSize;
   std::uint16_t mtu = 0;         // 0: the device's default
-  bool promiscuous = false;
   std::uint32_t ifindex = 0;     // af_xdp: the netdev it must stay
+  bool is_guest = false;         // gets every frame, and offload metadata where the device can
 };
 
 class EthdevPort final : public Port {
@@ -116,11 +118,16 @@ class EthdevPort final : public Port {
     for (std::uint16_t i = 0; i < n; ++i) {
       if (i + 4 < n) rte_prefetch0(mbufs[i + 4]);
       rte_mbuf* mbuf = mbufs[i];
+      const std::uint64_t flags = mbuf->ol_flags;
+      const bool asks = offloads_.tells_partial && has_request(flags);
+      const std::uint16_t segment_size = asks ? mbuf->tso_segsz : 0;
       if (mbuf->pool != pool_.mempool() || mbuf->nb_segs != 1 || rte_mbuf_refcnt_read(mbuf) != 1 || !RTE_MBUF_DIRECT(mbuf)) [[unlikely]] {
-        mbuf = adopt(mbuf);
-        if (mbuf == nullptr) continue;
+        if (!adopt(mbuf, out[received])) continue;
+      } else {
+        MbufPool::view_mbuf(mbuf, out[received]);
       }
-      MbufPool::view_mbuf(mbuf, out[received++]);
+      if (asks) take_over(flags, segment_size, out[received]);
+      ++received;
     }
     return received;
   }
@@ -128,16 +135,20 @@ class EthdevPort final : public Port {
   [[nodiscard]] unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept override {
     std::array<rte_mbuf*, kMaxBurst> mbufs;
     unsigned sent = 0;
-    while (sent < count) {
-      const unsigned n = std::min(count - sent, kMaxBurst);
-      for (unsigned i = 0; i < n; ++i) mbufs[i] = MbufPool::to_mbuf(*packets[sent + i]);
+    for (DropReason refused = DropReason::kNone; sent < count && refused == DropReason::kNone;) {
+      const unsigned most = std::min(count - sent, kMaxBurst);
+      unsigned n = 0;
+      for (; n < most && refused == DropReason::kNone; ++n) refused = prepare(*packets[sent + n], mbufs[n]);
+      if (refused != DropReason::kNone) --n;
       const std::uint16_t accepted = rte_eth_tx_burst(port_, queue, mbufs.data(), static_cast<std::uint16_t>(n));
       sent += accepted;
       if (accepted < n) break;
+      if (refused != DropReason::kNone) packets[sent]->reason = refused;
     }
     return sent;
   }
 
+  [[nodiscard]] TxOffloads tx_offloads() const noexcept override { return offloads_.taken(); }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return rx_queues_; }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return tx_queues_; }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return sockets_.descriptor(queue); }
@@ -179,6 +190,9 @@ class EthdevPort final : public Port {
 
     rte_eth_conf conf{};
     conf.rxmode.mtu = settings.mtu;
+    if (settings.is_guest) offloads_ = offloads_of(info);
+    conf.txmode.offloads = offloads_.tx;
+    conf.rxmode.offloads = offloads_.rx;
     const std::uint64_t hash = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
     if (rx_queues_ > 1 && (info.flow_type_rss_offloads & hash) != 0) {
       conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
@@ -192,7 +206,7 @@ class EthdevPort final : public Port {
       check(rte_eth_rx_queue_setup(port_, q, rx_ring, socket, nullptr, pool_.mempool()), "cannot set up a receive queue");
     for (std::uint16_t q = 0; q < tx_queues_; ++q)
       check(rte_eth_tx_queue_setup(port_, q, tx_ring, socket, nullptr), "cannot set up a send queue");
-    if (settings.promiscuous) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
+    if (settings.is_guest) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
     check(rte_eth_dev_start(port_), "cannot start the device");
     sockets_.end();
   }
@@ -215,19 +229,54 @@ class EthdevPort final : public Port {
     pool_.take_back(stranded);
   }
 
-  // A frame in foreign, shared or scattered buffers, copied into one of ours; null and counted when that cannot be.
-  [[gnu::cold]] rte_mbuf* adopt(rte_mbuf* foreign) noexcept {
-    rte_mbuf* own = nullptr;
-    if (foreign->pkt_len <= kFrameRoomBytes) own = rte_pktmbuf_copy(foreign, pool_.mempool(), 0, UINT32_MAX);
-    if (own == nullptr) foreign_lost_.fetch_add(1, std::memory_order_relaxed);
+  // A frame in foreign, shared or scattered buffers, copied into one of ours; false and counted when that cannot be.
+  [[gnu::cold]] bool adopt(rte_mbuf* foreign, Packet& packet) noexcept {
+    const std::uint32_t length = foreign->pkt_len;
+    const bool is_whole = length <= kFrameRoomBytes ? pool_.allocate(&packet, 1) == 1
+                                                    : length <= kMaxFrameBytes && pool_.allocate_large(&packet, 1) == 1;
+    if (is_whole) {
+      std::uint32_t at = 0;
+      for (const rte_mbuf* part = foreign; part != nullptr; at += part->data_len, part = part->next)
+        std::memcpy(packet.data + at, rte_pktmbuf_mtod(part, const std::uint8_t*), part->data_len);
+      packet.length = length;
+      packet.tailroom -= length;
+    } else {
+      foreign_lost_.fetch_add(1, std::memory_order_relaxed);
+    }
     rte_pktmbuf_free(foreign);
-    return own;
+    return is_whole;
   }
+
+  // The mbuf to send for a packet, or why it cannot be sent. Packets in large buffers go as they are, but not to AF_XDP,
+  // whose memory is the ordinary ones: a small frame among them is copied.
+  DropReason prepare(Packet& packet, rte_mbuf*& mbuf) noexcept {
+    if (pool_.is_large(packet.buffer)) [[unlikely]] {
+      if (packet.length > (is_af_xdp() ? kFrameRoomBytes : kMostMbufBytes)) return DropReason::kMtuExceeded;
+      if (is_af_xdp() && !move_to_ordinary(packet)) return DropReason::kNoBuffer;
+    }
+    mbuf = MbufPool::to_mbuf(packet);
+    return packet.offload.is_plain() ? DropReason::kNone : describe(offloads_, packet, *mbuf);
+  }
+  [[gnu::cold]] bool move_to_ordinary(Packet& packet) noexcept {
+    Packet ordinary;
+    if (pool_.allocate(&ordinary, 1) != 1) return false;
+    std::memcpy(ordinary.data, packet.data, packet.length);
+    Packet former = packet;
+    packet.data = ordinary.data;
+    packet.buffer = ordinary.buffer;
+    packet.headroom = ordinary.headroom;
+    packet.tailroom = ordinary.tailroom - packet.length;
+    Packet* const unused = &former;
+    pool_.free(&unused, 1);
+    return true;
+  }
+  [[nodiscard]] bool is_af_xdp() const noexcept { return ifindex_ != 0; }
 
   MbufPool& pool_;
   std::string device_;
   AfXdpSockets sockets_;
-  std::uint32_t ifindex_ = 0;
+  std::uint32_t ifindex_ = 0;  // 0: no af_xdp
+  MbufOffloads offloads_;
   std::uint16_t port_ = RTE_MAX_ETHPORTS;
   std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
   std::atomic<std::uint64_t> foreign_lost_{0};
@@ -349,7 +398,7 @@ MadePort make_dpdk_port(const protocol::PortConfig& config, const PortContext& c
 
   EthdevSettings settings;
   settings.queues = std::max<std::uint16_t>(1, config.queues != 0 ? config.queues : context.workers);
-  settings.promiscuous = config.role == protocol::PortRole::kGuest;
+  settings.is_guest = config.role == protocol::PortRole::kGuest;
   settings.mtu = is_vdev ? 0 : config.mtu;
   auto port = std::make_shared<EthdevPort>(name, is_vdev ? "vdev" : "pci", device, arguments, settings, mbuf_pool(context, name));
   MadePort made;

@@ -257,6 +257,31 @@ TEST(Switchboard, BusyHeldSocketIsTriedAgainLater) {
   rig.board->tick(0, 2 * HeldSockets::kRetryMs + 2);
   EXPECT_NE(rig.held, nullptr);
 }
+// driver=udp: all comes through that socket, no next hop has a MAC here.
+TEST(Switchboard, WithSocketsBelowTheHeldSocketTakesBundlesAndMustBeThere) {
+  Rig rig;
+  rig.busy = true;
+  auto port = rig.underlay_port();
+  port.driver = protocol::PortDriver::kUdp;
+  rig.board->add_port(port);
+  rig.board->set_overlay(rig.overlay());
+  auto underlay = rig.underlay();
+  underlay.mac = {};
+  underlay.hold_port = 0;  // there is no other way in
+  EXPECT_EQ(error_of([&] { rig.board->set_underlay(underlay); }), EADDRINUSE);
+  EXPECT_TRUE(rig.hold_options.takes_bundles);
+  rig.busy = false;
+  rig.board->tick(0, HeldSockets::kRetryMs + 1);
+  EXPECT_EQ(error_of([&] { rig.board->set_underlay(underlay); }), 0);
+  auto remote = rig.vtep(0, kRemote4);
+  remote.next_hop = {};
+  rig.board->set_vteps(std::span(&remote, 1));
+  rig.board->add_port(rig.guest("g1"));
+  rig.ports["g1"]->incoming.push_back(frame_from(kGuestA, kBroadcast));
+  rig.poll();
+  EXPECT_EQ(rig.ports["eth0"]->sent.size(), 1u);
+}
+
 
 TEST(Switchboard, DeadPortsAreRemovedAndReported) {
   Rig rig;

@@ -160,6 +160,36 @@ TEST_F(UnderlayTest, TheVlanDeviceOnTheUnderlayIsOurs) {
   EXPECT_EQ(tagged.local_towards(kRemote), IpAddress::v4(172, 18, 1, 1));
 }
 
+// driver = udp: the kernel sends.
+TEST_F(UnderlayTest, WithSocketsARouteOutOfAnyDeviceIsEnough) {
+  Underlay routed(kernel, {"eth0", 4003, true});
+  kernel.all_links.push_back(device(3, "wg0"));
+  kernel.all_links.back().mtu = 1420;
+  kernel.route = Route{3, kGateway, std::nullopt, 0, true};
+  routed.resync(1000);
+  routed.watch({{kRemote, std::nullopt}}, 1000);
+  const auto path = [&]() -> const VtepPath& { return routed.paths().at(kRemote); };
+  EXPECT_TRUE(path().is_resolved);
+  EXPECT_TRUE(path().next_hop.is_zero());
+  EXPECT_EQ(path().mtu, 1420) << "the device's";
+  EXPECT_EQ(path().problem, "");
+  EXPECT_FALSE(routed.problem());
+  EXPECT_TRUE(routed.source_mac().is_zero());
+  for (Milliseconds now = 1250; now <= 13250; now += 250) routed.tick(now);
+  EXPECT_TRUE(kernel.used.empty());
+  EXPECT_TRUE(kernel.probed.empty());
+  kernel.route->mtu = 1300;  // learnt by ICMP
+  routed.tick(18000);
+  EXPECT_EQ(path().mtu, 1300);
+  kernel.route->is_unicast = false;
+  routed.tick(23000);
+  EXPECT_FALSE(path().is_resolved);
+  EXPECT_NE(path().problem.find("no route"), std::string::npos);
+  kernel.route->is_local = true;  // a VTEP on this host
+  routed.tick(28000);
+  EXPECT_TRUE(path().is_resolved);
+}
+
 TEST(Rtnetlink, TruncatedMessagesAreIgnored) {
   alignas(8) char buffer[256]{};
   for (const std::uint16_t type : {RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE, RTM_NEWADDR}) {

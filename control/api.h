@@ -44,7 +44,8 @@
 //   stats show   {"ports":{NAME:{"rx_packets","rx_bytes","tx_packets","tx_bytes","rx_dropped","tx_dropped"}},"drops":{...},"xdp":{EXIT:N},
 //                "totals":{"received","cloned","generated","segmented","sent","dropped","consumed","coalesced","held"},
 //                "workers":[{"lcore","polls","busy_polls","packets"}],
-//                "too_big":{"told","limited"}}    packet-too-big messages sent to senders, and those kept back by the limit
+//                "too_big":{"told","limited"},    packet-too-big messages sent to senders, and those kept back by the limit
+//                "fragments":{"received","reassembled","lost"}}    of outer datagrams, where we reassemble them; reassembled: datagrams
 //   drops show   {REASON:N} all reasons, zeros included, in the order of drop_reason.h
 //   status show  {"control":{"version","pid","uptime_s"},
 //                "dataplane":{"state":"connected"|"unreachable","pid","uptime_s","workers","hugepages":bool},

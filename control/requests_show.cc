@@ -185,9 +185,11 @@ Json Requests::stats_show(bool drops_only) {
               {"segmented", t.segmented}, {"sent", t.sent},       {"dropped", t.dropped},
               {"consumed", t.consumed}, {"coalesced", t.coalesced}, {"held", t.held}};
   Json too_big{{"told", stats->head.too_big_told}, {"limited", stats->head.too_big_limited}};
+  Json fragments{{"received", stats->head.fragments_received}, {"reassembled", stats->head.fragments_reassembled},
+                 {"lost", stats->head.fragments_lost}};
   Json reply = api::ok(Json{{"ports", std::move(ports)}, {"drops", drops_json(stats->head)}, {"xdp", std::move(xdp)},
                             {"totals", std::move(totals)}, {"workers", std::move(workers)},
-                            {"too_big", std::move(too_big)}});
+                            {"too_big", std::move(too_big)}, {"fragments", std::move(fragments)}});
   if (stats->head.complete == 0) reply["notes"] = Json::array({"a worker did not answer in time: its figures are missing"});
   return reply;
 }

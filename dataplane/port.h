@@ -73,6 +73,13 @@ class Port {
     std::uint64_t rx_missed = 0, tx_errors = 0;
   };
   [[nodiscard]] virtual LostFrames lost() const noexcept { return {}; }
+  // Fragments of outer datagrams that an underlay's back end reassembles by itself: rx() hands in whole datagrams and
+  // counts those only. Cumulative; received - lost - what datagrams consist of are waiting.
+  struct Fragments {
+    std::uint64_t received = 0, lost = 0;  // fragments; lost: refused (overlap, too many...) or too late
+    std::uint64_t reassembled = 0;         // datagrams
+  };
+  [[nodiscard]] virtual Fragments fragments() const noexcept { return {}; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
  protected:

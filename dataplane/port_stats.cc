@@ -63,6 +63,12 @@ void fill(protocol::StatsReply& reply, const WorkerCounters& sum) {
   reply.too_big_limited = sum.too_big_limited;
 }
 
+void add(Port::Fragments& sum, const Port::Fragments& other) {
+  sum.received += other.received;
+  sum.lost += other.lost;
+  sum.reassembled += other.reassembled;
+}
+
 template <typename Exits>
 void add_exits(Exits& sum, const PortEntry& entry) {
   if (!entry.made.steering) return;
@@ -100,14 +106,19 @@ SwitchStats PortStatsKeeper::collect(std::span<Worker* const> workers,
   removed.tx_errors = removed_lost_.tx_errors;
   stats.reply.xdp_exits = VXP_EXIT_COUNT;
   for (std::size_t i = 0; i < removed_exits_.size(); ++i) stats.reply.xdp[i] = removed_exits_[i];
+  Port::Fragments fragments = removed_fragments_;
   for (const auto& entry : ports) {
     if (!entry) continue;
+    add(fragments, entry->made.port->fragments());
     const auto lost = entry->made.port->lost();
     stats.ports.push_back({entry->config.name,
                            difference(sum.ports[entry->index], removed_[entry->index]),
                            lost.rx_missed, lost.tx_errors});
     add_exits(stats.reply.xdp, *entry);
   }
+  stats.reply.fragments_received = fragments.received;
+  stats.reply.fragments_reassembled = fragments.reassembled;
+  stats.reply.fragments_lost = fragments.lost;
   if (has_counted(removed)) stats.ports.push_back(removed);
   return stats;
 }
@@ -127,6 +138,7 @@ void PortStatsKeeper::retire(std::span<Worker* const> workers, const PortEntry& 
   const auto lost = entry.made.port->lost();
   removed_lost_.rx_missed += lost.rx_missed;
   removed_lost_.tx_errors += lost.tx_errors;
+  add(removed_fragments_, entry.made.port->fragments());
   add_exits(removed_exits_, entry);
 }
 

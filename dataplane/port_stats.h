@@ -37,6 +37,7 @@ class PortStatsKeeper {
  private:
   std::vector<PortCounters> removed_;  // by PortIndex: what all former users of it counted
   Port::LostFrames removed_lost_;
+  Port::Fragments removed_fragments_;
   std::array<std::uint64_t, VXP_EXIT_COUNT> removed_exits_{};
 };
 

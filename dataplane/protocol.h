@@ -248,6 +248,7 @@ struct StatsReply {
   Totals totals{};
   std::uint64_t learn_events = 0, learn_events_lost = 0, punts_lost = 0;
   std::uint64_t too_big_told = 0, too_big_limited = 0;  // counters.h
+  std::uint64_t fragments_received = 0, fragments_reassembled = 0, fragments_lost = 0;  // Port::Fragments, of all ports
   std::uint32_t ports = 0;         // PortStats that follow
   std::uint32_t workers = 0;       // WorkerStats that follow them
   std::uint32_t xdp_exits = 0;     // valid entries of xdp[], in the order of ebpf/shared.h

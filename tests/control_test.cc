@@ -323,9 +323,11 @@ TEST_F(ControlTest, EveryShowAnswers) {
   EXPECT_EQ(ask({{"object", "vlan"}, {"command", "show"}})["result"][0]["vlans"][1].dump(), R"({"vlan":2,"vlanEnd":100})");
 }
 
-TEST_F(ControlTest, StatsTellOfPacketTooBigMessages) {
+TEST_F(ControlTest, StatsTellOfPacketTooBigMessagesAndFragments) {
   start_control();
-  EXPECT_EQ(ask({{"object", "stats"}, {"command", "show"}})["result"]["too_big"].dump(), R"({"told":0,"limited":0})");
+  const auto stats = ask({{"object", "stats"}, {"command", "show"}})["result"];
+  EXPECT_EQ(stats["too_big"].dump(), R"({"told":0,"limited":0})");
+  EXPECT_EQ(stats["fragments"].dump(), R"({"received":0,"reassembled":0,"lost":0})");
 }
 
 TEST_F(ControlTest, MssClampReachesTheDataplaneAgainAfterItsRestartToo) {

@@ -230,6 +230,14 @@ TEST(FormatStats, SendersThatWereToldOfTheMtuAreShown) {
   EXPECT_EQ(show("stats", stats), "TOO BIG  PACKETS\ntold          12\n");
 }
 
+TEST(FormatStats, ReassemblyIsShownWhereThereWasAny) {
+  Json stats = parse(R"({"fragments":{"received":0,"reassembled":0,"lost":0}})");
+  EXPECT_EQ(show("stats", stats), "");
+  stats["fragments"]["received"] = 20;
+  stats["fragments"]["reassembled"] = 10;
+  EXPECT_EQ(show("stats", stats), "FRAGMENTS    PACKETS\nreceived          20\nreassembled       10\n");
+}
+
 TEST(FormatStats, RatesAreDifferencesPerSecond) {
   Json after = parse(kStats);
   after["ports"]["enp35s0"]["rx_packets"] = 2010;

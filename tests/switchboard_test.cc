@@ -113,6 +113,19 @@ TEST(Switchboard, CountersOfAReusedIndexStartFromZeroAndSumsStay) {
     }
 }
 
+TEST(Switchboard, FragmentsOfPortsThatWentStayInTheSum) {
+  Rig rig;
+  rig.set_up();
+  rig.ports["g1"]->in_pieces = {10, 1, 4};
+  rig.ports["g2"]->in_pieces = {100, 10, 40};
+  rig.board->delete_port("g2");
+  rig.ports["g1"]->in_pieces.received = 12;
+  const auto reply = rig.board->stats().reply;
+  EXPECT_EQ(reply.fragments_received, 112u);
+  EXPECT_EQ(reply.fragments_lost, 11u);
+  EXPECT_EQ(reply.fragments_reassembled, 44u);
+}
+
 TEST(Switchboard, SendersThatWereToldOfTheMtuAreCountedOverAllWorkers) {
   Rig rig(2);
   rig.set_up();
@@ -244,19 +257,6 @@ TEST(Switchboard, HeldSocketIsOpenedForEachOverlayAddressAndPort) {
   EXPECT_EQ(rig.destroyed, std::vector<std::string>{"held4789"});
 }
 
-TEST(Switchboard, BusyHeldSocketIsTriedAgainLater) {
-  Rig rig;
-  rig.busy = true;
-  rig.set_up();
-  const auto attempts = rig.hold_attempts;
-  rig.board->tick(0, 1000);
-  EXPECT_EQ(rig.hold_attempts, attempts);
-  rig.board->tick(0, HeldSockets::kRetryMs + 1);
-  EXPECT_EQ(rig.hold_attempts, attempts + 1);
-  rig.busy = false;
-  rig.board->tick(0, 2 * HeldSockets::kRetryMs + 2);
-  EXPECT_NE(rig.held, nullptr);
-}
 // driver=udp: all comes through that socket, no next hop has a MAC here.
 TEST(Switchboard, WithSocketsBelowTheHeldSocketTakesBundlesAndMustBeThere) {
   Rig rig;
@@ -282,6 +282,19 @@ TEST(Switchboard, WithSocketsBelowTheHeldSocketTakesBundlesAndMustBeThere) {
   EXPECT_EQ(rig.ports["eth0"]->sent.size(), 1u);
 }
 
+TEST(Switchboard, BusyHeldSocketIsTriedAgainLater) {
+  Rig rig;
+  rig.busy = true;
+  rig.set_up();
+  const auto attempts = rig.hold_attempts;
+  rig.board->tick(0, 1000);
+  EXPECT_EQ(rig.hold_attempts, attempts);
+  rig.board->tick(0, HeldSockets::kRetryMs + 1);
+  EXPECT_EQ(rig.hold_attempts, attempts + 1);
+  rig.busy = false;
+  rig.board->tick(0, 2 * HeldSockets::kRetryMs + 2);
+  EXPECT_NE(rig.held, nullptr);
+}
 
 TEST(Switchboard, DeadPortsAreRemovedAndReported) {
   Rig rig;

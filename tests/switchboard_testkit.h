@@ -45,9 +45,11 @@ class FakePort : public MemoryPort {
   std::uint16_t tx_queues() const noexcept override { return tx_count; }
   bool is_alive() const noexcept override { return alive; }
   LostFrames lost() const noexcept override { return {missed, 0}; }
+  Fragments fragments() const noexcept override { return in_pieces; }
 
   std::uint16_t rx_count = 1, tx_count = 1;
   std::uint64_t missed = 0;
+  Fragments in_pieces;
   std::atomic<bool> alive = true;  // a server's thread reads it
 
  private:

@@ -290,6 +290,21 @@ class Guest:
         self.dress()
         node.adopt(port)
 
+    def plug_held(self, node, port):
+        """A VM's network: `port` is a tap that another process holds and gives to the guest (held_tap.py)."""
+        self.unplug()
+        words = [] if self.offloads else ["no-offloads"]
+        holder = subprocess.Popen([os.path.join(HERE, "held_tap.py"), node.namespace.name, port, self.namespace.name, "eth0", *words],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.lab.closers.append(lambda: (holder.stdin.close(), holder.wait(5)))
+        if holder.stdout.readline() != "ready\n":
+            raise Failed(f"held_tap.py for {port} did not start")
+        node.namespace.run("sysctl", "-qw", f"net.ipv6.conf.{port}.disable_ipv6=1")
+        node.namespace.ip("link", "set", port, "mtu", 1500, "up")
+        self.node, self.port = node, port
+        self.dress()
+        node.adopt(port)
+
     def take_tap(self, node, port, seconds=10):
         """Fetches the tap `port` that the dataplane of `node` made."""
         eventually(lambda: port in node.namespace.links(), seconds, f"no tap {port} on {node.name}")
@@ -328,6 +343,11 @@ class Guest:
     def wait_ping(self, target, seconds=15):
         eventually(lambda: self.ping(target, count=1, seconds=0.5, check=False), seconds,
                    f"guest {self.number} does not reach {getattr(target, 'ipv4', target)}")
+
+    def forget_paths(self):
+        """What its kernel has learned of path MTUs from packet-too-big messages."""
+        for family in ("-4", "-6"):
+            self.namespace.run("ip", family, "route", "flush", "cache", check=False)
 
     def forget_neighbours(self):
         self.namespace.ip("neigh", "flush", "all", check=False)

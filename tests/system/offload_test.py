@@ -1,0 +1,184 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Full-size guests: TCP of guests whose kernels leave segmentation and checksums to the device, and UDP super-frames, move
+bulk data whole, both ways, without a wrong checksum, a drop or a retransmit.
+
+Guests hang on the three kinds of port: `netdev` on a veth, a `tap` of the dataplane, and `netdev` on a tap that another process
+holds, as QEMU does. Most cases move 50 MB each way, one of each network 1 GB; --full: all 1 GB.
+"""
+
+import contextlib
+import sys
+
+from cases import Suite, check
+from lab import Cable, Guest, Lab
+from nodes import VxplaneNode, make_node
+from transfer import MEGABYTE, errors_of, keep_order, prepare, send_uso, snmp, transfer
+
+SMALL, LARGE = 50 * MEGABYTE, 1000 * MEGABYTE
+KINDS = ("netdev", "tap", "held")
+# What may be dropped at any time without harm: guests' own neighbour and group chatter.
+CHATTER = {"egress_same_port", "no_flood_target", "link_local"}
+
+
+class OffloadNet:
+    """krypton has an untagged and a VLAN-100 guest of each kind; xenon one of both, on netdev veths (a vxplane xenon: tap and held)."""
+
+    def __init__(self, lab, kinds, driver):
+        self.lab = lab
+        cable = Cable(lab)
+        names = [f"guest{number} driver=tap" for number in range(1, 20)]
+        settings = {"underlay": {"driver": driver}}
+        self.krypton, self.xenon = (make_node(kind, lab, name, number, cable, remotes=[3 - number], settings=settings,
+                                              ports=["tap*i* driver=netdev", *(names[2:4] if number == 1 else names[10:11])])
+                                    for kind, name, number in zip(kinds, ("krypton", "xenon"), (1, 2)))
+        self.nodes = [self.krypton, self.xenon]
+        for node in self.nodes:
+            node.wait_ready()
+        self.local, self.remote, number = {}, {}, 0
+        for kind in KINDS:
+            for tag in (None, 100):
+                number += 1
+                self.local[kind, tag] = self.plug(self.krypton, number, kind, tag)
+        for number, kind, tag in ((11, "tap", None), (12, "held", 100)):
+            self.remote[tag] = self.plug(self.xenon, number, kind if isinstance(self.xenon, VxplaneNode) else "netdev", tag)
+        for guest in self.guests():
+            if isinstance(guest.node, VxplaneNode):
+                guest.node.wait_port(f"guest{guest.number}" if guest.kind == "tap" else guest.port)
+        for place in [*self.nodes, *self.guests()]:
+            keep_order(place.namespace)
+        for (_, tag), guest in self.local.items():
+            guest.wait_ping(self.remote[tag])
+
+    def plug(self, node, number, kind, tag):
+        guest = Guest(self.lab, number, tag=tag, offloads=True)
+        prepare(guest)
+        guest.kind = kind
+        if kind == "tap" and isinstance(node, VxplaneNode):
+            guest.take_tap(node, f"guest{number}")
+        elif kind == "netdev":
+            guest.plug_veth(node, f"tap{100 + number}i0")
+        else:
+            guest.plug_held(node, f"tap{100 + number}i0")
+        return guest
+
+    def guests(self):
+        return [*self.local.values(), *self.remote.values()]
+
+    @property
+    def vxplane_nodes(self):
+        return [node for node in self.nodes if isinstance(node, VxplaneNode)]
+
+    def totals(self):
+        return [node.stats()["totals"] for node in self.vxplane_nodes]
+
+    @contextlib.contextmanager
+    def faultless(self, *guests):
+        """What happens inside costs no drop and no retransmit, and no kernel sees a wrong checksum."""
+        places = [*guests, *self.nodes]
+        before = [snmp(place.namespace) for place in places]
+        drops = [node.drops() for node in self.vxplane_nodes]
+        yield
+        after = [snmp(place.namespace) for place in places]
+        wrong = []
+        for place, old, new in zip(places, before, after):
+            name = getattr(place, "name", None) or f"guest {place.number}"
+            grown = {group: {key: value - old.get(group, {}).get(key, 0) for key, value in values.items()} for group, values in new.items()}
+            wrong += [f"{name}: {text}" for text in errors_of(grown)]
+            if grown["Tcp"]["RetransSegs"]:
+                again = grown["TcpExt"]
+                wrong.append(f"{name}: {grown['Tcp']['RetransSegs']} retransmits ({again['TCPTimeouts']} timeouts, {again['TCPFastRetrans']} fast, "
+                             f"{again['TCPDSACKRecv']} were not needed)")
+        for node, old in zip(self.vxplane_nodes, drops):
+            new = node.drops()
+            lost = {reason: new[reason] - old[reason] for reason in new if new[reason] != old[reason] and reason not in CHATTER}
+            if lost:
+                wrong.append(f"{node.name} dropped {lost}")
+        check(not wrong, "; ".join(wrong))
+
+    def check_conservation(self):
+        for node in self.vxplane_nodes:
+            node.check_conservation()
+
+    def show_logs(self):
+        self.lab.show_logs()
+
+
+def moves(kind, tag, family, size):
+    """A case: `size` bytes by TCP each way between a guest of this kind and one on the other node."""
+    size = LARGE if "--full" in sys.argv else size
+
+    def case(net):
+        a, b = net.local[kind, tag], net.remote[tag]
+        rates = []
+        with net.faultless(a, b):
+            for sender, receiver in ((a, b), (b, a)):
+                rates.append(transfer(sender, receiver, size, family))
+        if "--rates" in sys.argv:
+            print(f"     {rates[0]:.2f} and {rates[1]:.2f} Gbit/s")
+    case.limit_seconds = 150
+    case.title = f"{size // MEGABYTE} MB both ways, guest on {kind}, {'VLAN 100' if tag else 'untagged'}, IPv{family}"
+    return case
+
+
+def bulk(large, kinds=KINDS):
+    """All kinds of guest, tagged and not, IPv4 and IPv6; those in `large` with 1 GB."""
+    return [moves(kind, tag, family, LARGE if (kind, tag, family) in large else SMALL)
+            for kind in kinds for tag in (None, 100) for family in (4, 6)]
+
+
+def udp_super_frames(net):
+    """UDP super-frames of a guest (UDP_SEGMENT) arrive complete, every datagram as it was, IPv4 and IPv6, both ways"""
+    for kind in KINDS:
+        a, b = net.local[kind, None], net.remote[None]
+        for family in (4, 6):
+            for sender, receiver in ((a, b), (b, a)):
+                with net.faultless(sender, receiver):
+                    arrived, sent = send_uso(sender, receiver, family)
+                check(arrived == sent, f"guest {sender.number} to {receiver.number}, IPv{family}: {arrived} of {sent} datagrams")
+
+
+def local_stays_whole(net):
+    """between two ports of one node super-frames stay super-frames: `segmented` stays 0, and far fewer frames pass than segments"""
+    for sender, receiver in (("netdev", "tap"), ("tap", "held"), ("held", "netdev")):
+        for family in (4, 6):
+            a, b = net.local[sender, None], net.local[receiver, None]
+            a.wait_ping(b)
+            before = net.krypton.stats()["totals"]
+            with net.faultless(a, b):
+                transfer(a, b, SMALL, family)
+            after = net.krypton.stats()["totals"]
+            made = after["segmented"] - before["segmented"]
+            check(made == 0, f"{sender} to {receiver}, IPv{family}: {made} segments were made")
+            frames = after["received"] - before["received"]
+            check(frames < SMALL / 1300 / 2, f"{sender} to {receiver}, IPv{family}: {frames} frames for {SMALL} bytes: the guests' offloads were off")
+
+
+def coalesces(net):
+    """what comes out of the tunnel reaches guests on tap and netdev as super-frames"""
+    for kind in KINDS:
+        for family in (4, 6):
+            a, b = net.remote[None], net.local[kind, None]
+            before = net.krypton.stats()["totals"]
+            transfer(a, b, SMALL, family)
+            joined = net.krypton.stats()["totals"]["coalesced"] - before["coalesced"]
+            check(joined > SMALL / 1300 / 4, f"{kind}, IPv{family}: {joined} segments of {SMALL} bytes were joined to others")
+
+
+MAIN = {("af_xdp", "kernel"): {("netdev", None, 4), ("held", 100, 6)}, ("udp", "kernel"): {("tap", None, 6)},
+        ("af_xdp", "vxplane"): {("tap", 100, 4)}, ("udp", "vxplane"): set()}
+
+
+@contextlib.contextmanager
+def offload_net(kinds, driver):
+    with Lab() as lab:
+        yield OffloadNet(lab, kinds, driver)
+
+
+if __name__ == "__main__":
+    suite = Suite("offload")
+    suite.group("kernel-kernel", lambda: offload_net(("kernel", "kernel"), None), [*bulk(set(), ("netdev", "held")), udp_super_frames], needs_vxplane=False)
+    for (driver, peer), large in MAIN.items():
+        suite.group(f"vxplane-{peer} {driver}", lambda kinds=("vxplane", peer), driver=driver: offload_net(kinds, driver),
+                    [*bulk(large), udp_super_frames, coalesces, *([local_stays_whole] if peer == "kernel" else [])])
+    suite.main()

@@ -20,7 +20,7 @@ from lab import REPOSITORY, run, wire_offloads_off
 
 CACHE = os.path.join(REPOSITORY, "build", "system", "qemu")
 MODULES = ["virtio_pci", "virtio_net", "8021q", "bridge", "vxlan"]
-TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -109,9 +109,9 @@ def build_initramfs():
     files["/modules/order"] = (stat.S_IFREG | 0o644, "\n".join(os.path.basename(path) for path in order).encode())
     with open(os.path.join(root, "bin", "busybox"), "rb") as file:
         files["/bin/busybox"] = (stat.S_IFREG | 0o755, file.read())
-    for applet in ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff"):
+    for applet in ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff", "nc", "dd", "sha256sum"):
         files[f"/bin/{applet}"] = (stat.S_IFLNK | 0o777, b"busybox")
-    for tool in ("ip", "bridge"):
+    for tool in ("ip", "bridge", "ethtool"):
         for path, source in _with_libraries(shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")).items():
             with open(source, "rb") as file:
                 files[f"/bin/{tool}" if os.path.basename(path) == tool else path] = (stat.S_IFREG | 0o755, file.read())
@@ -124,11 +124,12 @@ def build_initramfs():
     return kernel, target
 
 
-def open_tap(namespace, name):
-    """A tap made in `namespace`; its descriptor, to be handed to qemu. It goes with the descriptor."""
+def open_tap(namespace, name, offloads=False):
+    """A tap made in `namespace`; its descriptor, to be handed to qemu. It goes with the descriptor. `offloads`: with the
+    virtio-net header, so that qemu lets its guest leave segmentation and checksums to the tap; else whole frames only."""
     with namespace.entered():
         descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if offloads else 0)))
     return descriptor
 
 

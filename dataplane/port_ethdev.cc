@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <set>
 #include <stdexcept>
@@ -26,6 +27,7 @@
 
 #include "dataplane/af_xdp_sockets.h"
 #include "dataplane/buffer_pool_mbuf.h"
+#include "dataplane/ip_reassembly.h"
 #include "dataplane/log.h"
 #include "dataplane/mbuf_offload.h"
 #include "dataplane/netdev.h"
@@ -83,7 +85,14 @@ struct EthdevSettings {
   std::uint16_t mtu = 0;         // 0: the device's default
   std::uint32_t ifindex = 0;     // af_xdp: the netdev it must stay
   bool is_guest = false;         // gets every frame, and offload metadata where the device can
+  bool is_underlay = false;      // outer fragments are reassembled
 };
+
+std::uint64_t now_ns() noexcept {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+}
 
 class EthdevPort final : public Port {
  public:
@@ -117,6 +126,7 @@ class EthdevPort final : public Port {
     unsigned received = 0;
     for (std::uint16_t i = 0; i < n; ++i) {
       if (i + 4 < n) rte_prefetch0(mbufs[i + 4]);
+      if (i + 2 < n && !reassembly_.empty()) rte_prefetch0(rte_pktmbuf_mtod(mbufs[i + 2], void*));  // is_fragment() reads
       rte_mbuf* mbuf = mbufs[i];
       const std::uint64_t flags = mbuf->ol_flags;
       const bool asks = offloads_.tells_partial && has_request(flags);
@@ -127,8 +137,13 @@ class EthdevPort final : public Port {
         MbufPool::view_mbuf(mbuf, out[received]);
       }
       if (asks) take_over(flags, segment_size, out[received]);
+      if (!reassembly_.empty() && IpReassembly::is_fragment(out[received]) && !pool_.is_large(out[received].buffer)) [[unlikely]] {
+        if (!reassembly_[queue]->take(out[received], now_ns())) continue;
+      }
       ++received;
     }
+    // Rounds without a frame come here too.
+    if (!reassembly_.empty() && reassembly_[queue]->holds()) [[unlikely]] reassembly_[queue]->expire(now_ns());
     return received;
   }
 
@@ -163,6 +178,16 @@ class EthdevPort final : public Port {
     if (rte_eth_stats_get(port_, &stats) != 0) return sum;
     // What tx() did not take is the worker's tx_full: oerrors of the software PMDs count just that.
     sum.rx_missed += stats.imissed + stats.ierrors + stats.rx_nombuf;
+    return sum;
+  }
+  [[nodiscard]] Fragments fragments() const noexcept override {
+    Fragments sum;
+    for (const auto& queue : reassembly_) {
+      const IpReassembly::Counters c = queue->counters();
+      sum.received += c.taken;
+      sum.lost += c.refused + c.expired;
+      sum.reassembled += c.reassembled;
+    }
     return sum;
   }
   [[nodiscard]] MacAddress mac() const noexcept {
@@ -207,6 +232,8 @@ class EthdevPort final : public Port {
     for (std::uint16_t q = 0; q < tx_queues_; ++q)
       check(rte_eth_tx_queue_setup(port_, q, tx_ring, socket, nullptr), "cannot set up a send queue");
     if (settings.is_guest) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
+    for (std::uint16_t q = 0; settings.is_underlay && q < rx_queues_; ++q)
+      reassembly_.push_back(std::make_unique<IpReassembly>(pool_));
     check(rte_eth_dev_start(port_), "cannot start the device");
     sockets_.end();
   }
@@ -225,6 +252,7 @@ class EthdevPort final : public Port {
     } else {
       (void)rte_eal_hotplug_remove("vdev", device_.c_str());
     }
+    reassembly_.clear();
     sockets_.release();
     pool_.take_back(stranded);
   }
@@ -277,6 +305,7 @@ class EthdevPort final : public Port {
   AfXdpSockets sockets_;
   std::uint32_t ifindex_ = 0;  // 0: no af_xdp
   MbufOffloads offloads_;
+  std::vector<std::unique_ptr<IpReassembly>> reassembly_;  // one a receive queue; none: not an underlay
   std::uint16_t port_ = RTE_MAX_ETHPORTS;
   std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
   std::atomic<std::uint64_t> foreign_lost_{0};
@@ -320,6 +349,7 @@ class AfXdp {
     settings.queues = static_cast<std::uint16_t>(channels.combined);
     settings.descriptors = kAfXdpRingSize;
     settings.ifindex = ifindex_;
+    settings.is_underlay = config.role == protocol::PortRole::kUnderlay;
     const std::string arguments = fmt::format("iface={},start_queue=0,queue_count={},xdp_prog={}/{},busy_budget=0", name,
                                               channels.combined, context.bpf_directory, VXP_XDP_OBJECT);
     for (int attempt = 1; port_ == nullptr; ++attempt) {
@@ -398,6 +428,7 @@ MadePort make_dpdk_port(const protocol::PortConfig& config, const PortContext& c
 
   EthdevSettings settings;
   settings.queues = std::max<std::uint16_t>(1, config.queues != 0 ? config.queues : context.workers);
+  settings.is_underlay = config.role == protocol::PortRole::kUnderlay;
   settings.is_guest = config.role == protocol::PortRole::kGuest;
   settings.mtu = is_vdev ? 0 : config.mtu;
   auto port = std::make_shared<EthdevPort>(name, is_vdev ? "vdev" : "pci", device, arguments, settings, mbuf_pool(context, name));

@@ -498,6 +498,61 @@ TEST_F(AfXdpTest, OnlyVxlanForUsIsTakenTheRestIsTheKernels) {
   EXPECT_EQ(exits[VXP_EXIT_UNKNOWN_VNI], 1u);
 }
 
+// The two pieces of a VXLAN datagram of 1900 bytes, and itself.
+struct Pieces {
+  Bytes whole, first, second;
+};
+Pieces fragmented() {
+  Pieces p;
+  p.whole = FrameBuilder().eth(kGuestMac, kFarMac).ipv4(IpAddress::v4(10, 9, 9, 2), IpAddress::v4(10, 9, 9, 1)).udp(50000, kVxlanPort).vxlan(1000).payload(1900).build();
+  const auto piece = [&](std::size_t from, std::size_t to, std::uint16_t fragment) {
+    Bytes frame(p.whole.begin(), p.whole.begin() + 34);
+    frame.insert(frame.end(), p.whole.begin() + 34 + static_cast<std::ptrdiff_t>(from), p.whole.begin() + 34 + static_cast<std::ptrdiff_t>(to));
+    auto* ip = view<Ipv4Header>(&frame[14]);
+    ip->total_length = Be16(static_cast<std::uint16_t>(20 + to - from));
+    ip->flags_fragment = Be16(fragment);
+    ip->checksum = {};
+    ip->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(&frame[14], 20))));
+    return frame;
+  };
+  p.first = piece(0, 1400, kIpv4MoreFragments);
+  p.second = piece(1400, p.whole.size() - 34, 1400 / 8);
+  return p;
+}
+
+TEST_F(AfXdpTest, FragmentsForAnOwnAddressComeInWhole) {
+  const MadePort made = underlay();
+  made.steering->steer({true, 0, {IpAddress::v4(10, 9, 9, 1)}, {kVxlanPort}, {1000}});
+  beat(made);
+  KernelSide far("vxb");
+  const Pieces pieces = fragmented();
+  for (int round = 0; round < 3; ++round) {
+    far.send(pieces.second);
+    if (round == 0) EXPECT_TRUE(receive(*made.port, 1).empty());
+    far.send(pieces.first);
+    EXPECT_EQ(receive(*made.port, 1), std::vector<Bytes>(1, pieces.whole));
+  }
+  EXPECT_EQ(made.port->fragments().received, 6u);
+  EXPECT_EQ(made.port->fragments().reassembled, 3u);
+}
+
+TEST_F(PortTest, FragmentsOnADpdkUnderlayComeInWholeAndTooLateOnesAreCounted) {
+  auto c = config("ring", PortDriver::kDpdk, "net_ring");
+  c.role = protocol::PortRole::kUnderlay;
+  {
+    const MadePort made = make_port(c, context());
+    const Pieces pieces = fragmented();
+    ASSERT_TRUE(send(*made.port, pieces.first) && send(*made.port, pieces.second));
+    EXPECT_EQ(receive(*made.port, 1), std::vector<Bytes>(1, pieces.whole));
+    ASSERT_TRUE(send(*made.port, pieces.first));
+    for (int i = 0; i < 3; ++i) receive(*made.port, 1);  // half a second each: 1 s is the limit
+    EXPECT_EQ(made.port->fragments().lost, 1u);
+    ASSERT_TRUE(send(*made.port, pieces.first));
+    receive(*made.port, 1);
+  }
+  EXPECT_EQ(mbufs().available(), kBuffers) << "what was waiting came home";
+}
+
 TEST_F(AfXdpTest, FrameLargerThanABufferIsCountedAsLost) {
   sh("ip link set vxa mtu 3000; ip link set vxb mtu 3000");
   const MadePort made = make_port(config("vxa", PortDriver::kAfXdp), context());

@@ -528,7 +528,9 @@ TEST_F(AfXdpTest, FragmentsForAnOwnAddressComeInWhole) {
   const Pieces pieces = fragmented();
   for (int round = 0; round < 3; ++round) {
     far.send(pieces.second);
-    if (round == 0) EXPECT_TRUE(receive(*made.port, 1).empty());
+    if (round == 0) {
+      EXPECT_TRUE(receive(*made.port, 1).empty());
+    }
     far.send(pieces.first);
     EXPECT_EQ(receive(*made.port, 1), std::vector<Bytes>(1, pieces.whole));
   }

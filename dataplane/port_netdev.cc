@@ -27,7 +27,9 @@
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/super_frame.h"
 #include "dataplane/tc_take.h"
+#include "dataplane/train_socket.h"
 #include "dataplane/vnet_header.h"
 
 #ifndef PACKET_IGNORE_OUTGOING
@@ -56,33 +58,10 @@ void push_tag(Packet& packet, std::uint16_t tpid, std::uint16_t tci) noexcept {
   std::memcpy(packet.data + kAddressesBytes, words, sizeof words);
 }
 
-// Whether packet sockets take super-frames of UDP (Linux 6.2), found out by a frame that goes nowhere: on the loopback
-// device, for somebody else's MAC address. False too where the loopback device is down.
-bool takes_uso() noexcept {
-  struct {
-    VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoUdp, 42, 8, 34, offsetof(UdpHeader, checksum)};
-    EthernetHeader ethernet{MacAddress::from_u48(0x020000000001), MacAddress::from_u48(0x020000000002), ether_type::kIpv4};
-    Ipv4Header ip{};
-    UdpHeader udp{};
-    std::array<std::uint8_t, 16> payload{};
-  } frame;
-  static_assert(sizeof frame == 10 + 14 + 20 + 8 + 16);
-  frame.ip.version_ihl = 0x45;
-  frame.ip.total_length = Be16(sizeof frame.ip + sizeof frame.udp + sizeof frame.payload);
-  frame.ip.protocol = ip_protocol::kUdp;
-  FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
-  const int one = 1;
-  sockaddr_ll address{};
-  address.sll_family = AF_PACKET;
-  address.sll_ifindex = static_cast<int>(netdev::index("lo"));
-  return fd && ::setsockopt(fd.get(), SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) == 0 &&
-         ::sendto(fd.get(), &frame, sizeof frame, MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&address), sizeof address) > 0;
-}
-
 class NetdevPort final : public Port {
  public:
-  NetdevPort(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, BufferPool& pool)
-      : Port(name), pool_(pool), ifindex_(ifindex) {
+  NetdevPort(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, BufferPool& pool)
+      : Port(name), pool_(pool), ifindex_(ifindex), is_underlay_(is_underlay) {
     for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(std::make_unique<Queue>(open_socket(), pool));
     if (queues > 1) join_queues();
   }
@@ -213,14 +192,17 @@ class NetdevPort final : public Port {
 
   // One received message as a packet, with its tag; says which of the buffers it lies in.
   enum class Used { kNone, kOrdinary, kLarge };
-  static Used accept(const mmsghdr& message, const Packet& ordinary, const Packet& large,
-                     Packet& packet) noexcept {
+  Used accept(const mmsghdr& message, const Packet& ordinary, const Packet& large, Packet& packet) const noexcept {
     if (message.msg_len < sizeof(VnetHeader)) return Used::kNone;
     VnetHeader header;
     std::memcpy(&header, large.data - sizeof header, sizeof header);
     const bool is_cut = (message.msg_hdr.msg_flags & MSG_TRUNC) != 0;
     const std::uint32_t length = is_cut ? kMaxFrameBytes + 1 : message.msg_len - static_cast<std::uint32_t>(sizeof(VnetHeader));
     const Used used = place_frame(ordinary, large, length, to_offload(header), packet) ? Used::kLarge : Used::kOrdinary;
+    // A peer on the other end of a veth leaves the inner packet's checksum, too: decap verifies the outer one over it.
+    if (is_underlay_ && packet.offload.needs_checksum() && !packet.offload.is_super_frame() &&
+        complete_checksum(packet) != DropReason::kNone)
+      return Used::kNone;
     for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;
          c = CMSG_NXTHDR(const_cast<msghdr*>(&message.msg_hdr), c)) {
       if (c->cmsg_level != SOL_PACKET || c->cmsg_type != PACKET_AUXDATA) continue;
@@ -272,14 +254,15 @@ class NetdevPort final : public Port {
 
   BufferPool& pool_;
   std::uint32_t ifindex_;
-  bool takes_uso_ = takes_uso();
+  bool is_underlay_;
+  bool takes_uso_ = takes_udp_trains();
   std::vector<std::unique_ptr<Queue>> queues_;
 };
 
 // The port and the tc program that goes with it, in this order: frames are dropped there only while somebody has them.
 struct NetdevWithTake {
-  NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, const PortContext& context)
-      : port(name, ifindex, queues, *context.pool), take(name, ifindex, queues, context.bpf_directory) {}
+  NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, const PortContext& context)
+      : port(name, ifindex, queues, is_underlay, *context.pool), take(name, ifindex, queues, context.bpf_directory) {}
   NetdevPort port;
   TcTake take;
 };
@@ -296,7 +279,7 @@ MadePort make_netdev_port(const protocol::PortConfig& config, const PortContext&
   netdev::set_up(name);
   const std::uint16_t queues =
       std::clamp<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1, VXP_MAX_QUEUES);
-  auto both = std::make_shared<NetdevWithTake>(name, made.ifindex, queues, context);
+  auto both = std::make_shared<NetdevWithTake>(name, made.ifindex, queues, config.role == protocol::PortRole::kUnderlay, context);
   for (std::uint16_t q = 0; q < queues; ++q) made.heartbeats.push_back(both->take.heartbeat(q));
   NetdevPort* port = &both->port;
   made.port = std::shared_ptr<Port>(std::move(both), port);

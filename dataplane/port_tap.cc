@@ -34,7 +34,8 @@ constexpr unsigned kUso = 0x20 | 0x40;  // TUN_F_USO4 and TUN_F_USO6, from Linux
 
 class TapPort final : public Port {
  public:
-  TapPort(const std::string& name, std::uint16_t queues, unsigned mtu, BufferPool& pool) : Port(name), pool_(pool) {
+  TapPort(const std::string& name, std::uint16_t queues, unsigned mtu, bool is_guest, BufferPool& pool)
+      : Port(name), pool_(pool), is_guest_(is_guest) {
     const std::uint32_t existing = netdev::index(name);
     ours_ = existing == 0 || netdev::alias(existing) == kAlias;
     open_queues(queues);
@@ -148,10 +149,11 @@ class TapPort final : public Port {
       if (result != 0 && errno == EBUSY) throw_errno(name(), "another process (a VM?) has this tap open; use driver=netdev for it");
       if (result != 0) throw_errno(name(), "cannot make or join the tap (is it a tap?)");
       int header_bytes = sizeof(VnetHeader);
-      // The kernel may leave checksums and segmentation to us. The kernels that take USO here also take it in writes.
-      takes_uso_ = ::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads | kUso) == 0;
+      // The kernel may leave checksums and segmentation to us, but on an underlay, where decap wants finished frames. The
+      // kernels that take USO here also take it in writes.
+      takes_uso_ = is_guest_ && ::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads | kUso) == 0;
       if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0 ||
-          (!takes_uso_ && ::ioctl(fd.get(), TUNSETOFFLOAD, kOffloads) != 0))
+          (!takes_uso_ && ::ioctl(fd.get(), TUNSETOFFLOAD, is_guest_ ? kOffloads : 0) != 0))
         throw_errno(name(), "cannot set the tap's header and offloads");
       queues_.push_back(std::make_unique<Queue>(std::move(fd), pool_));
     }
@@ -162,6 +164,7 @@ class TapPort final : public Port {
   std::vector<std::unique_ptr<Queue>> queues_;
   std::uint32_t ifindex_ = 0;
   bool ours_ = false;
+  bool is_guest_;
   bool takes_uso_ = false;
 };
 
@@ -170,7 +173,7 @@ class TapPort final : public Port {
 MadePort make_tap_port(const protocol::PortConfig& config, const PortContext& context) {
   const std::string name(protocol::text_of(config.name));
   const std::uint16_t queues = std::clamp<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1, kMaxTapQueues);
-  auto port = std::make_shared<TapPort>(name, queues, config.mtu, *context.pool);
+  auto port = std::make_shared<TapPort>(name, queues, config.mtu, config.role == protocol::PortRole::kGuest, *context.pool);
   MadePort made;
   made.ifindex = port->ifindex();
   made.mac = netdev::mac(name);

@@ -415,6 +415,21 @@ TEST_F(OffloadTest, TapHeldByAnotherGetsWhatItsHolderTakes) {
   }
 }
 
+TEST_F(OffloadTest, UnderlaysHandInFinishedChecksums) {
+  make_wire("vxa", "vxb");
+  for (const auto& [name, driver, far] : {std::tuple("tapx", PortDriver::kTap, "tapx"), std::tuple("vxa", PortDriver::kNetdev, "vxb")}) {
+    auto c = config(name, driver);
+    c.role = protocol::PortRole::kUnderlay;
+    made_ = {};
+    made_ = make_port(c, context());
+    ASSERT_EQ(VnetSide(far).send(super_frame(kUso, 301, 0)), 0);
+    const auto in = receive_frames(1);
+    ASSERT_EQ(in.size(), 1u) << name;
+    EXPECT_TRUE(in[0].offload.is_plain());
+    EXPECT_TRUE(checksums_are_right(in[0].bytes));
+  }
+}
+
 // ---- Linux TCP on both sides, two ports in between that hand over what they get ----
 
 // A namespace with one netdev in it.

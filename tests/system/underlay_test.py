@@ -297,5 +297,8 @@ if __name__ == "__main__":
     suite.group("vxplane-kernel", lambda: pair("vxplane", "kernel"), [fragments_arrive, no_port_unreachable, good_frame_by_hand, hostile_frames,
                                                                       path_mtu])
     suite.group("vxplane-kernel, own address", lambda: pair("vxplane", "kernel", own=True), [own_fragments, own_fragments_by_hand])
+    # Of DPDK's software drivers for a netdev, net_af_packet has the kernel reassemble; this one leaves fragments as they are.
+    dpdk = {"settings": {"underlay": {"driver": f"dpdk:net_pcap0,iface={UNDERLAY_DEVICE}"}}}
+    suite.group("vxplane-kernel, dpdk underlay", lambda: pair("vxplane", "kernel", own=True, krypton=dpdk), [own_fragments, own_fragments_by_hand])
     suite.group("several", None, [kernel_vni_beside, kernel_vni_comes_later, vtep_learning, three_nodes, two_vnis])
     suite.main()

@@ -587,6 +587,13 @@ class HeldSocketTest : public PortTest {
        ",socket.SOCK_DGRAM); s.setsockopt(" + (six ? "41,67" : "0,1") + ",3); s.bind(('" + (six ? "fd99::2" : "10.9.9.2") +
        "',50123)); s.sendto(bytes(i&255 for i in range(" + std::to_string(bytes) + ")),('" + to + "',4789))\"");
   }
+  // The datagram is there when the kernel's other CPU has come to it.
+  static unsigned receive_soon(Port& port, Packet* packets) {
+    unsigned n = 0;
+    for (const auto end = std::chrono::steady_clock::now() + 500ms; n == 0 && std::chrono::steady_clock::now() < end;)
+      n = port.rx(0, packets, kMaxBurst);
+    return n;
+  }
   std::string reason_;
 };
 
@@ -595,7 +602,7 @@ TEST_F(HeldSocketTest, ReassembledFragmentsComeInWithRebuiltHeaders) {
   ASSERT_TRUE(port) << reason_;
   send_datagram("10.9.9.1", 2000);
   std::array<Packet, kMaxBurst> packets;
-  ASSERT_EQ(port->rx(0, packets.data(), kMaxBurst), 1u);
+  ASSERT_EQ(receive_soon(*port, packets.data()), 1u);
   const Packet& p = packets[0];
   const Bytes frame(p.data, p.data + p.length);
   Packet* one = &packets[0];
@@ -617,7 +624,7 @@ TEST_F(HeldSocketTest, Ipv6IsRebuiltToo) {
   ASSERT_TRUE(port) << reason_;
   send_datagram("fd99::1", 1800);
   std::array<Packet, kMaxBurst> packets;
-  ASSERT_EQ(port->rx(0, packets.data(), kMaxBurst), 1u);
+  ASSERT_EQ(receive_soon(*port, packets.data()), 1u);
   const Bytes frame(packets[0].data, packets[0].data + packets[0].length);
   Packet* one = &packets[0];
   pool_->free(&one, 1);

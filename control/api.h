@@ -8,6 +8,7 @@
 //   reply    {"ok":true,"result":R}            R is exactly what `vxctl -j` prints; {} for commands that only change
 //            {"ok":false,"error":"one line","exit":1}    exit: 1 refused or not found, 2 the request is malformed
 //            optional in both: "notes":["one line",...]  warnings and further problems; vxctl prints them on stderr
+//            optional with a result: "exit":1,"advice":"one line"    the result is printed, and it is bad news (mtu): what to do
 //   stream   {"event":E} lines behind an {"ok":true,"result":{}} until the client closes
 //
 // Arguments. MACs are lower case with colons, IP addresses in their canonical text (inet_ntop), VLANs numbers.
@@ -22,7 +23,7 @@
 //   port show    -                port add    name options="driver=tap bridge-access=100"   (a [port] line behind its name)
 //                                 port del    name
 //   vlan show, stats show, drops show, status show, reload run -
-//   mtu show     -                mtu probe   dst              (may be refused: "not yet")
+//   mtu show     -                mtu probe   dst              absent: every VTEP. Takes up to five seconds a VTEP
 //
 // Results. A field that has nothing to say is absent, never null.
 //   fdb show, fdb get   [{"mac","ifname","dst","vlan","used","updated","flags":[...],"master","state"}]
@@ -34,7 +35,8 @@
 //   fdb flush    {"removed":N}
 //   fdb monitor  event: {"what":"added"|"moved"|"deleted"|"expired"|"refused", ...the fields of an fdb entry}
 //   vtep show    [{"dst","flood":bool,"state":"reachable"|"unresolved","mac","port"}]   port: UDP; mac absent while unresolved;
-//                with several VNIs also "ifname": the vxlan's name
+//                with several VNIs also "ifname": the vxlan's name; once its path has been measured "path_mtu", the largest outer
+//                IP packet that passes (at most what the underlay's MTU asks for), and "path_mtu_age", whole seconds since
 //   port show    [{"name","role":"guest"|"underlay","driver","state":"up"|"down"|"waiting","mac","mtu","rx_queues","tx_queues",
 //                "rx_missed","tx_errors","learned","limit","storm_pps","ifname","text"}]    rx_missed, tx_errors: frames that kernel
 //                or device lost before or after us (ring full, refused), not in `stats`; learned: FDB entries behind it; ifname: its overlay's vxlan name;
@@ -54,7 +56,15 @@
 //                "problems":["one line",...]}                  problems: what the operator should look at; empty when all is well
 //   mtu show     [{"ifname","mtu","underlay_mtu","device","family":"ipv4"|"ipv6",
 //                "overhead":{"ip","udp","vxlan","ethernet","total"},"ceiling":{"untagged","tagged","double_tagged"},
-//                "verdict":"ok"|"warning"|"error","text","vteps":[{"dst","mtu","ceiling"}]}]    vteps: path MTUs that differ only
+//                "margin","device_mtu","verdict":"ok"|"warning"|"error","text","problems":[...],
+//                "ports":[{"name","mtu"}],"vteps":[{"dst","mtu","ceiling","by":"route"|"probe"}]}]
+//                device_mtu: of the underlay's netdev now; margin: what the overlay MTU leaves below the ceiling that counts (tagged where
+//                the tunnel carries tags), may be negative; ports: only those whose netdev has another MTU than the overlay; vteps:
+//                only those whose path is smaller than the underlay, by: who says so; problems: a line each with what to do, text: the
+//                worst one. exit 1 and advice with any verdict but ok
+//   mtu probe    [{"dst","needed","passes","method":"tunnel"|"echo","verdict":"ok"|"small"|"silent"|"unsure","rtt_ms","text"}]
+//                outer IP packets, bytes; method: how it was answered; passes, method, rtt_ms absent when nobody answered; text: one line.
+//                exit 1 and advice with any verdict but ok. ok with passes below needed: larger ones cannot be sent
 //   reload run   {"changes":["one line",...]}
 #pragma once
 

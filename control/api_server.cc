@@ -11,6 +11,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 #include <system_error>
 
@@ -72,7 +74,7 @@ void ApiServer::accept_clients() {
       close(fd);
       continue;
     }
-    clients_[fd];
+    clients_[fd].number = ++connections_;
     loop_.add(fd, EPOLLIN, [this, fd](std::uint32_t events) { on_ready(fd, events); });
   }
 }
@@ -84,18 +86,32 @@ void ApiServer::on_ready(int fd, std::uint32_t events) {
     const auto got = recv(fd, buffer, sizeof buffer, 0);
     if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) return drop(fd);
     if (got > 0) client.in.append({buffer, static_cast<std::size_t>(got)});
-    while (!client.is_closing) {
-      const auto line = client.in.next();
-      if (!line) break;
-      on_line(client, *line);
-    }
+    take_lines(fd, client);
     if (client.in.pending_bytes() > api::kMaxRequestBytes) return drop(fd);
   }
   if (!write_out(fd, client)) return;
   update_monitor();
 }
 
-void ApiServer::on_line(Client& client, const std::string& line) {
+void ApiServer::take_lines(int fd, Client& client) {
+  while (!client.is_closing && !client.is_waiting) {
+    const auto line = client.in.next();
+    if (!line) return;
+    on_line(fd, client, *line);
+  }
+}
+
+void ApiServer::on_late_reply(int fd, std::uint64_t number, std::string line) {
+  const auto at = clients_.find(fd);
+  if (at == clients_.end() || at->second.number != number) return;  // it did not wait
+  Client& client = at->second;
+  client.is_waiting = false;
+  client.out += line;
+  take_lines(fd, client);
+  (void)write_out(fd, client);
+}
+
+void ApiServer::on_line(int fd, Client& client, const std::string& line) {
   const auto request = api::decode(line);
   if (!request) {
     client.out += api::encode(api::error("the request is not a JSON object", api::Exit::kUsage));
@@ -107,7 +123,16 @@ void ApiServer::on_line(Client& client, const std::string& line) {
     client.out += api::encode(api::ok());
     return;
   }
-  client.out += requests_.handle(*request);
+  // Most replies come before handle() returns: then they are just appended.
+  const auto early = std::make_shared<std::optional<std::string>>(std::string());
+  client.is_waiting = true;
+  requests_.handle(*request, [this, fd, number = client.number, early](std::string reply) {
+    if (!*early) return on_late_reply(fd, number, std::move(reply));
+    **early += reply;
+  });
+  client.is_waiting = (*early)->empty();
+  client.out += **early;
+  early->reset();
 }
 
 bool ApiServer::write_out(int fd, Client& client) {

@@ -33,10 +33,14 @@ class ApiServer {
     std::size_t written = 0;  // of `out`
     bool is_monitor = false;
     bool is_closing = false;  // close when all is written
+    std::uint64_t number = 0;  // of the connection: descriptors come again
+    bool is_waiting = false;   // for a reply that takes its time: later requests wait too, replies are in order
   };
   void accept_clients();
   void on_ready(int fd, std::uint32_t events);
-  void on_line(Client& client, const std::string& line);
+  void take_lines(int fd, Client& client);
+  void on_line(int fd, Client& client, const std::string& line);
+  void on_late_reply(int fd, std::uint64_t number, std::string line);
   // False: the client is gone.
   bool write_out(int fd, Client& client);
   void drop(int fd);
@@ -47,6 +51,7 @@ class ApiServer {
   Requests requests_;
   std::string path_;
   int listener_ = -1;
+  std::uint64_t connections_ = 0;
   std::map<int, Client> clients_;
 };
 

@@ -7,9 +7,11 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <random>
 #include <utility>
 
 #include "control/log.h"
+#include "control/path_words.h"
 #include "control/text.h"
 
 namespace vx::control {
@@ -21,7 +23,10 @@ const char kStateName[] = "/control.state";
 
 Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Settings> settings, Loader loader)
     : loop_(loop), run_dir_(std::move(run_dir)), loader_(std::move(loader)), client_(run_dir_), installer_(client_),
-      mirror_(kernel_), started_at_(EventLoop::now()) {
+      mirror_(kernel_),
+      prober_([this](const IpAddress& vtep, const ProbeShot& shot, ProbeId id) { return send_probe(vtep, shot, id); },
+              std::random_device{}()),
+      started_at_(EventLoop::now()) {
   const StoredState stored = read_state(run_dir_ + kStateName, state_problems_);
   for (const auto& problem : state_problems_) log_warning(problem);
   apply(std::move(settings));
@@ -49,8 +54,13 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
     inject_frames(now);
     forget_idle_vteps(now);
     sync();
+    plan_probes(now);
+    run_probes(now);
   });
-  loop_.every(kHousekeepingEvery, [this](Milliseconds now) { age(now); });
+  loop_.every(kHousekeepingEvery, [this](Milliseconds now) {
+    age(now);
+    if (prober_.is_busy()) run_probes(now);
+  });
   loop_.every(kSaveEvery, [this](Milliseconds) { save(); });
   try_connect();
 }
@@ -58,6 +68,7 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
 Control::~Control() {
   client_.on_disconnect({});
   if (client_.event_fd() >= 0) loop_.remove(client_.event_fd());
+  while (!echo_sockets_.empty()) close_echo_socket(echo_sockets_.begin()->first);
   loop_.remove(kernel_.event_fd());
   save();
 }
@@ -376,6 +387,9 @@ std::vector<std::string> Control::problems() const {
   }
   for (const auto& overlay : overlays_) {
     if (!overlay->local) problems.push_back(fmt::format("{}: no local address yet: the underlay has none towards the VTEPs", overlay->name()));
+    for (const auto& [address, vtep] : overlay->vteps.all())
+      if (const PathKnown* path = prober_.find(address); path != nullptr && path->is_smaller)
+        problems.push_back(fmt::format("VTEP {}: {}", format_ip(address), path_words(path->needed, path->passes)));
     if (underlay_) continue;
     for (const auto& [address, vtep] : overlay->vteps.all())
       if (!resolver_.mac_of(address)) problems.push_back(fmt::format("VTEP {}: no answer to ARP or ND", format_ip(address)));

@@ -23,6 +23,8 @@
 #include "control/kernel_mirror.h"
 #include "control/overlay.h"
 #include "control/own_resolver.h"
+#include "control/path_probe_schedule.h"
+#include "control/path_probe_socket.h"
 #include "control/port_manager.h"
 #include "control/rtnetlink.h"
 #include "control/underlay.h"
@@ -66,6 +68,14 @@ class Control {
   [[nodiscard]] std::vector<std::string> problems() const;
   // Path to a VTEP as the dataplane is told it.
   [[nodiscard]] const protocol::VtepConfig* told_vtep(const Overlay& overlay, const RemoteVtep& vtep) const;
+  [[nodiscard]] const PathProber& prober() const noexcept { return prober_; }
+  // Null with vtep-address = own.
+  [[nodiscard]] const Underlay* underlay() const noexcept { return underlay_.get(); }
+  // Measures the path to a VTEP; `done` is called once, when its consequences have been drawn, perhaps before this returns.
+  // False: no such VTEP.
+  [[nodiscard]] bool measure_path(const IpAddress& vtep, PathProber::Done done);
+  // Why a VTEP cannot be asked now, one line; empty: it can.
+  [[nodiscard]] std::string why_unreachable(const IpAddress& vtep) const;
   // What vxctl adds and removes changed: to be kept, and to be installed.
   void on_operator_change();
   // The wanted ports of all overlays, after ports were added or removed.
@@ -108,6 +118,18 @@ class Control {
   [[nodiscard]] protocol::VtepConfig wanted_vtep(const Overlay& overlay, const IpAddress& address,
                                                  const RemoteVtep& vtep) const;
   void inject_frames(Milliseconds now);
+  void inject(const Frame& frame);
+  // path probes (control_paths.cc)
+  void plan_probes(Milliseconds now);
+  void run_probes(Milliseconds now);
+  [[nodiscard]] ProbePlan probe_plan(const Overlay& overlay, const IpAddress& address, const RemoteVtep& vtep) const;
+  [[nodiscard]] PathProber::Sent send_probe(const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
+  [[nodiscard]] PathProber::Sent send_echo(const Overlay& overlay, const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
+  [[nodiscard]] EchoSocket* echo_socket(const IpAddress& local);
+  void close_echo_socket(const IpAddress& local);
+  void draw_path_consequences();
+  // The VTEP of that address in the first overlay that can reach it; null: in none.
+  [[nodiscard]] std::pair<const Overlay*, const RemoteVtep*> find_vtep(const IpAddress& address) const;
   void age(Milliseconds now);
   void age(Overlay& overlay, Milliseconds now);
   void forget_idle_vteps(Milliseconds now);
@@ -124,6 +146,9 @@ class Control {
   KernelMirror mirror_;
   PortManager ports_;
   OwnResolver resolver_;
+  PathProber prober_;
+  std::map<IpAddress, std::unique_ptr<EchoSocket>> echo_sockets_;  // by our address
+  std::string echo_problem_;
   std::unique_ptr<Underlay> underlay_;  // null: vtep-address = own
   config::UnderlaySettings underlay_settings_;
   config::DataplaneSettings dataplane_settings_;

@@ -172,6 +172,12 @@ protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddres
     config.next_hop = told->next_hop;
   }
   if (config.resolved == 0) config.next_hop = {};
+  // Guests are told the truth: what was measured to pass, where that is less. After a start what held before, until it is measured.
+  const std::uint16_t ceiling = config.mtu != 0 ? config.mtu : underlay_settings_.mtu;
+  const PathKnown* path = prober_.find(address);
+  std::uint16_t measured = path != nullptr && path->is_smaller ? path->passes : 0;
+  if (path == nullptr && told != nullptr && told->address == address && EventLoop::now() - started_at_ < kStartGrace) measured = told->mtu;
+  if (measured != 0 && measured < ceiling) config.mtu = measured;
   return config;
 }
 

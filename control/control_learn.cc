@@ -91,7 +91,10 @@ void Control::learn(const LearnEvent& event) {
 void Control::on_punt(std::span<const std::byte> message) {
   const auto punt = protocol::read_record<protocol::PuntFrame>(message, 0);
   if (!punt || punt->length > punt->bytes.size()) return;
-  resolver_.on_frame({punt->bytes.data(), punt->length}, EventLoop::now());
+  const std::span<const std::uint8_t> frame(punt->bytes.data(), punt->length);
+  const Milliseconds now = EventLoop::now();
+  if (const auto id = probe_answer(frame)) prober_.answered(*id, now);
+  else resolver_.on_frame(frame, now);
 }
 
 void Control::on_port_events(std::span<const std::byte> message) {
@@ -109,13 +112,16 @@ void Control::inject_frames(Milliseconds now) {
   if (underlay_ || !client_.is_connected()) return;
   const ManagedPort* port = ports_.find(underlay_settings_.device);
   if (port == nullptr || !port->info) return;
-  for (const auto& frame : resolver_.tick(now)) {
-    protocol::InjectFrame inject;
-    protocol::set_text(inject.port, underlay_settings_.device);
-    inject.length = static_cast<std::uint32_t>(frame.size());
-    std::copy(frame.begin(), frame.end(), inject.bytes.begin());
-    (void)client_.request(MessageType::kInject, inject);
-  }
+  for (const auto& frame : resolver_.tick(now)) inject(frame);
+}
+
+void Control::inject(const Frame& frame) {
+  protocol::InjectFrame inject;
+  if (frame.size() > inject.bytes.size()) return;
+  protocol::set_text(inject.port, underlay_settings_.device);
+  inject.length = static_cast<std::uint32_t>(frame.size());
+  std::copy(frame.begin(), frame.end(), inject.bytes.begin());
+  (void)client_.request(MessageType::kInject, inject);
 }
 
 // ---- ageing ----

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// FDB, VTEP, port and VLAN lists. Counters are in format_stats.cc, status and MTU in format_status.cc.
+// FDB, VTEP, port and VLAN lists. Counters are in format_stats.cc, status in format_status.cc, MTU in format_mtu.cc.
 #include "control/format.h"
 
 #include <fmt/format.h>
@@ -33,6 +33,13 @@ std::uint64_t number(const Json& object, std::string_view key) {
                                                                     : 0;
 }
 
+std::string duration(std::uint64_t seconds) {
+  if (seconds < 60) return fmt::format("{}s", seconds);
+  if (seconds < 3600) return fmt::format("{}m{:02}s", seconds / 60, seconds % 60);
+  if (seconds < 86400) return fmt::format("{}h{:02}m", seconds / 3600, seconds / 60 % 60);
+  return fmt::format("{}d{:02}h", seconds / 86400, seconds / 3600 % 24);
+}
+
 std::string Table::str() const {
   std::vector<std::size_t> widths(rows_.front().size());
   std::vector<bool> is_number(widths.size(), true);
@@ -40,7 +47,7 @@ std::string Table::str() const {
     for (std::size_t c = 0; c < widths.size() && c < rows_[r].size(); ++c) {
       const std::string& cell = rows_[r][c];
       widths[c] = std::max(widths[c], cell.size());
-      const bool digits =
+      const bool digits = std::ranges::count(cell, '.') <= 1 &&  // else an address
           std::ranges::all_of(cell, [](unsigned char ch) { return std::isdigit(ch) || ch == '.'; });
       if (r > 0 && !cell.empty() && cell != "-" && !digits) is_number[c] = false;
     }
@@ -86,13 +93,17 @@ std::string or_dash(const std::string& value) { return value.empty() ? "-" : val
 std::string format_vteps(const Json& result) {
   const bool several = std::ranges::any_of(
       result, [](const Json& vtep) { return !child(vtep, "ifname").is_null(); });
-  format::Table table(several
-                          ? std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD", "DEV"}
-                          : std::vector<std::string>{"DST", "PORT", "STATE", "MAC", "FLOOD"});
+  std::vector<std::string> head{"DST", "PORT", "STATE", "MAC", "FLOOD"};
+  if (several) head.push_back("DEV");
+  head.insert(head.end(), {"PATH-MTU", "MEASURED"});
+  format::Table table(std::move(head));
   for (const auto& vtep : result) {
     std::vector<std::string> row{text(vtep, "dst"), text(vtep, "port"), text(vtep, "state"),
                                  or_dash(text(vtep, "mac")), text(vtep, "flood")};
     if (several) row.push_back(text(vtep, "ifname"));
+    const bool is_measured = !child(vtep, "path_mtu_age").is_null();
+    row.push_back(or_dash(text(vtep, "path_mtu")));
+    row.push_back(is_measured ? format::duration(format::number(vtep, "path_mtu_age")) + " ago" : "-");
     table.add(std::move(row));
   }
   return table.empty() ? "" : table.str();
@@ -189,6 +200,7 @@ std::string format_result(std::string_view object, std::string_view command, con
     return fmt::format("removed {}\n", format::number(result, "removed"));
   if (object == "reload") return format_lines(child(result, "changes"));
   if (object == "mtu" && command == "show") return format_mtu(result);
+  if (object == "mtu" && command == "probe") return format_probe(result);
   if (command != "show") return "";
   if (object == "vtep") return format_vteps(result);
   if (object == "port") return format_ports(result);

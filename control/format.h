@@ -37,6 +37,7 @@ struct FormatOptions {
 [[nodiscard]] std::string format_drops(const Json& result, const FormatOptions& options);
 [[nodiscard]] std::string format_status(const Json& result);
 [[nodiscard]] std::string format_mtu(const Json& result);
+[[nodiscard]] std::string format_probe(const Json& result);
 
 // ---- for these files: reading JSON without trust, and tables ----
 namespace format {
@@ -46,6 +47,9 @@ namespace format {
 [[nodiscard]] std::uint64_t number(const Json& object,
                                    std::string_view key);  // 0 when absent or not a number
 [[nodiscard]] const Json& child(const Json& object, std::string_view key);  // null when absent
+
+// "12s", "3m05s", "2h10m", "4d01h".
+[[nodiscard]] std::string duration(std::uint64_t seconds);
 
 // Rows of cells to lines: columns as wide as their widest cell, two spaces between, numbers to the right.
 class Table {

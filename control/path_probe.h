@@ -62,7 +62,7 @@ class PathProbe {
  public:
   static constexpr unsigned kTries = 3;
   static constexpr unsigned kSizesAtOnce = 7;               // narrows eightfold a round
-  static constexpr Milliseconds kContactGap = 250, kContactWait = 500;
+  static constexpr Milliseconds kContactGap = 150, kContactWait = 300;
   static constexpr Milliseconds kLongest = 4500;            // then it is over, whatever is known
 
   PathProbe(ProbePlan plan, Milliseconds now);

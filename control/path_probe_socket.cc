@@ -83,7 +83,8 @@ EchoSocket::Sent EchoSocket::send(const IpAddress& remote, std::span<const std::
   const SocketAddress address = socket_address(remote);
   const auto sent = sendto(fd_, message.data(), message.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address.storage), address.length);
   if (sent >= 0) return Sent::kSent;
-  return errno == EMSGSIZE ? Sent::kTooLarge : Sent::kFailed;
+  if (errno == EMSGSIZE) return Sent::kTooLarge;
+  return errno == EINVAL || errno == EADDRNOTAVAIL ? Sent::kFailed : Sent::kSent;
 }
 
 std::vector<ProbeId> EchoSocket::receive() {

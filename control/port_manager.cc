@@ -87,6 +87,11 @@ const ManagedPort* PortManager::find(const std::string& name) const {
   return at == ports_.end() ? nullptr : &at->second;
 }
 
+const Link* PortManager::link_of(const std::string& name) const {
+  const auto at = links_.find(name);
+  return at == links_.end() ? nullptr : &at->second;
+}
+
 MacAddress PortManager::mac_of(const std::string& name) const {
   const ManagedPort* port = find(name);
   if (port == nullptr || !port->info) return {};

@@ -75,6 +75,8 @@ class PortManager {
   [[nodiscard]] const ManagedPort* at_slot(PortIndex slot) const;
   // The MAC of an attached port's netdev now, else of the device when it was attached; zero: not attached.
   [[nodiscard]] MacAddress mac_of(const std::string& name) const;
+  // The netdev of that name in this namespace; null: none.
+  [[nodiscard]] const Link* link_of(const std::string& name) const;
   // Between control's slots and the dataplane's indices; kNoIndex when there is no such port now.
   [[nodiscard]] PortIndex index_of_slot(PortIndex slot) const noexcept;
   [[nodiscard]] PortIndex slot_of_index(PortIndex index) const noexcept;

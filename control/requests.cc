@@ -12,6 +12,12 @@ std::string Requests::handle(const Json& request) {
   return api::encode(dispatch(request));
 }
 
+void Requests::handle(const Json& request, const Reply& reply) {
+  const bool is_probe = api::field<std::string>(request, "object") == "mtu" && api::field<std::string>(request, "command") == "probe";
+  if (is_probe) return mtu_probe(request, reply);
+  reply(handle(request));
+}
+
 Json Requests::dispatch(const Json& request) {
   const auto object = api::field<std::string>(request, "object").value_or("");
   const auto command = api::field<std::string>(request, "command").value_or("");
@@ -32,7 +38,7 @@ Json Requests::dispatch(const Json& request) {
   if (is("drops", "show")) return stats_show(true);
   if (is("status", "show")) return status_show();
   if (is("mtu", "show")) return mtu_show();
-  if (is("mtu", "probe")) return api::error("mtu probe: not in this version");
+  if (is("mtu", "probe")) return api::error("mtu probe: not over this connection");
   if (is("reload", "run")) return reload();
   return api::error(fmt::format("unknown request \"{} {}\"", object, command), api::Exit::kUsage);
 }

@@ -2,6 +2,7 @@
 // The operator's requests (api.h) against a Control. Never throws on what a client sent. One thread.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,11 @@ class Requests {
  public:
   explicit Requests(Control& control) : control_(control) {}
 
-  // The reply line, newline included.
+  // The reply line, newline included. `mtu probe` takes its time: refused here.
   [[nodiscard]] std::string handle(const Json& request);
+  // Any request: `reply` is called once with its line, before this returns or later.
+  using Reply = std::function<void(std::string line)>;
+  void handle(const Json& request, const Reply& reply);
 
  private:
   // fdb (requests_fdb.cc)
@@ -38,7 +42,9 @@ class Requests {
   [[nodiscard]] Json vlan_show();
   [[nodiscard]] Json stats_show(bool drops_only);
   [[nodiscard]] Json status_show();
+  // the MTU (requests_mtu.cc)
   [[nodiscard]] Json mtu_show();
+  void mtu_probe(const Json& request, const Reply& reply);
 
   [[nodiscard]] Json dispatch(const Json& request);
   // The overlay of that vxlan name; without a name the only one. Null with `error` set otherwise.

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// `vxctl vtep|port|vlan|stats|drops|status|mtu`.
+// `vxctl vtep|port|vlan|stats|drops|status`.
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 
-#include "config/mtu_arithmetic.h"
 #include "config/values.h"
 #include "control/requests.h"
 #include "control/text.h"
@@ -48,6 +47,10 @@ Json Requests::vtep_show() {
       if (is_resolved && !told->next_hop.is_zero()) object["mac"] = format_mac(told->next_hop);
       object["port"] = overlay->settings.vxlan.port;
       if (control_.overlays().size() > 1) object["ifname"] = overlay->name();
+      if (const PathKnown* path = control_.prober().find(address)) {
+        object["path_mtu"] = path->passes;
+        object["path_mtu_age"] = (EventLoop::now() - path->at) / 1000;
+      }
       all.push_back(std::move(object));
     }
   }
@@ -244,33 +247,6 @@ Json Requests::status_show() {
                                    {"uptime_s", (now - control_.started_at()) / 1000}}},
                       {"dataplane", std::move(dataplane)}, {"underlay", std::move(underlay)},
                       {"overlays", std::move(overlays)}, {"problems", control_.problems()}});
-}
-
-Json Requests::mtu_show() {
-  Json all = Json::array();
-  for (const auto& overlay : control_.overlays()) {
-    const auto& settings = overlay->settings;
-    const bool is_v6 = overlay->local && !overlay->local->is_v4();
-    const auto ceilings = config::mtu_ceilings(settings.underlay.mtu, is_v6);
-    Json object{{"ifname", overlay->name()}, {"mtu", settings.vxlan.mtu}, {"underlay_mtu", settings.underlay.mtu},
-                {"device", settings.underlay.device}, {"family", is_v6 ? "ipv6" : "ipv4"}};
-    object["overhead"] = Json{{"ip", is_v6 ? 40 : 20}, {"udp", 8}, {"vxlan", 8}, {"ethernet", 14},
-                              {"total", is_v6 ? kOverheadIpv6 : kOverheadIpv4}};
-    object["ceiling"] = Json{{"untagged", ceilings.untagged}, {"tagged", ceilings.one_tag}, {"double_tagged", ceilings.two_tags}};
-    const auto verdict = overlay->local ? config::judge_mtu(settings) : std::nullopt;
-    object["verdict"] = !verdict ? "ok" : verdict->severity == config::Severity::kError ? "error" : "warning";
-    if (verdict) object["text"] = verdict->text;
-    Json vteps = Json::array();
-    for (const auto& [address, vtep] : overlay->vteps.all()) {
-      const auto* told = control_.told_vtep(*overlay, vtep);
-      if (told == nullptr || told->mtu == 0) continue;
-      vteps.push_back(Json{{"dst", format_ip(address)}, {"mtu", told->mtu},
-                           {"ceiling", config::mtu_ceilings(told->mtu, is_v6).untagged}});
-    }
-    object["vteps"] = std::move(vteps);
-    all.push_back(std::move(object));
-  }
-  return api::ok(std::move(all));
 }
 
 }  // namespace vx::control

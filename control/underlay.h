@@ -59,6 +59,8 @@ class Underlay {
   [[nodiscard]] std::optional<IpAddress> local_towards(const IpAddress& remote);
   // Whether paths() or source_mac() changed since the last call.
   [[nodiscard]] bool take_changed();
+  // The netdev that has the VTEP address; null: none, or with driver=udp perhaps several.
+  [[nodiscard]] const Link* device_link() const { return interface(); }
   // What the operator should look at, besides the paths' own.
   [[nodiscard]] std::optional<std::string> problem() const;
 

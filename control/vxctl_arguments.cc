@@ -131,7 +131,7 @@ class ArgumentParser {
     if (accepts(syntax::kMac)) {
       if (const auto mac = parse_mac(word)) return set("mac", format_mac(*mac));
     }
-    if (accepts(syntax::kIpNeeded) && !request_.contains("dst")) return set("dst", ip(word));
+    if (accepts(syntax::kIpNeeded | syntax::kIp) && !request_.contains("dst")) return set("dst", ip(word));
     take_keyword(word);
   }
 

@@ -134,7 +134,7 @@ class Run {
   Run(const VxctlCommand& command, std::ostream& out, std::ostream& err)
       : command_(command), connection_(run_dir_of(command)), out_(out), err_(err) {}
 
-  void once() {
+  api::Exit once() {
     const Json result = ask();
     if (command_.json) {
       out_ << api::encode(result);
@@ -143,6 +143,9 @@ class Run {
                             {.statistics = command_.statistics});
     }
     out_.flush();
+    if (!is_bad_news_) return api::Exit::kDone;
+    if (!advice_.empty()) err_ << "vxctl: " << advice_ << '\n';
+    return api::Exit::kRefused;
   }
 
   void monitor() {
@@ -181,7 +184,11 @@ class Run {
     for (const auto& note : format::child(reply, "notes")) {
       if (note.is_string()) err_ << "vxctl: " << note.get<std::string>() << '\n';
     }
-    if (api::field<bool>(reply, "ok").value_or(false)) return format::child(reply, "result");
+    if (api::field<bool>(reply, "ok").value_or(false)) {
+      is_bad_news_ = format::number(reply, "exit") == static_cast<std::uint64_t>(api::Exit::kRefused);
+      advice_ = format::text(reply, "advice");
+      return format::child(reply, "result");
+    }
     const bool usage =
         format::number(reply, "exit") == static_cast<std::uint64_t>(api::Exit::kUsage);
     const std::string text = format::text(reply, "error");
@@ -192,6 +199,8 @@ class Run {
   Connection connection_;
   std::ostream& out_;
   std::ostream& err_;
+  bool is_bad_news_ = false;  // of the last reply
+  std::string advice_;
 };
 
 }  // namespace
@@ -213,7 +222,7 @@ api::Exit run_vxctl(std::span<const std::string> words, std::ostream& out, std::
     } else if (command.watch_s != 0) {
       run.watch();
     } else {
-      run.once();
+      return run.once();
     }
     return api::Exit::kDone;
   } catch (const UsageError& error) {

@@ -21,6 +21,7 @@ enum Accepts : unsigned {
   kSticky = 1u << 8,
   kBlackhole = 1u << 9,
   kIpNeeded = 1u << 10,    // a bare IP address
+  kIp = 1u << 14,          // one that may be absent
   kNameNeeded = 1u << 11,  // a bare name
   kOptions = 1u << 12,     // key=value words
   kWatch = 1u << 13,       // --watch[=SECONDS]
@@ -66,8 +67,10 @@ inline constexpr std::array kCommands = {
             "dropped packets by reason; -s: reasons that never happened too"},
     Command{"status", "show", kNothing, "",
             "control, dataplane, underlay, overlays, and what is wrong"},
-    Command{"mtu", "show", kNothing, "", "how large guests' packets may be, and why"},
-    Command{"mtu", "probe", kIpNeeded, "probe IP", "not yet: measures the path to a VTEP"},
+    Command{"mtu", "show", kNothing, "[show]",
+            "how large guests' packets may be, and why; exit 1 when something does not add up"},
+    Command{"mtu", "probe", kIp, "probe [IP]",
+            "measures the paths to all VTEPs, or to one; exit 1 when one is too small or silent"},
     Command{"reload", "run", kNothing, "", "read the configuration again"},
 };
 

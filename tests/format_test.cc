@@ -140,9 +140,19 @@ TEST(FormatVtep, UnresolvedHasNoMac) {
       R"([{"dst":"172.18.1.2","flood":true,"state":"reachable","mac":"52:54:00:00:00:02","port":4789},
                                {"dst":"fd00::3","flood":false,"state":"unresolved","port":4789}])");
   EXPECT_EQ(show("vtep", vteps),
-            "DST         PORT  STATE       MAC                FLOOD\n"
-            "172.18.1.2  4789  reachable   52:54:00:00:00:02  yes\n"
-            "fd00::3     4789  unresolved  -                  no\n");
+            "DST         PORT  STATE       MAC                FLOOD  PATH-MTU  MEASURED\n"
+            "172.18.1.2  4789  reachable   52:54:00:00:00:02  yes           -         -\n"
+            "fd00::3     4789  unresolved  -                  no            -         -\n");
+}
+
+TEST(FormatVtep, ShowsThePathAndSinceWhenItIsKnown) {
+  const Json vteps = parse(
+      R"([{"dst":"172.18.1.2","flood":true,"state":"reachable","mac":"52:54:00:00:00:02","port":4789,"ifname":"vx1","path_mtu":1372,"path_mtu_age":185},
+          {"dst":"172.18.1.3","flood":true,"state":"reachable","mac":"52:54:00:00:00:03","port":4789,"ifname":"vx1","path_mtu":1400,"path_mtu_age":0}])");
+  EXPECT_EQ(show("vtep", vteps),
+            "DST         PORT  STATE      MAC                FLOOD  DEV  PATH-MTU  MEASURED\n"
+            "172.18.1.2  4789  reachable  52:54:00:00:00:02  yes    vx1      1372  3m05s ago\n"
+            "172.18.1.3  4789  reachable  52:54:00:00:00:03  yes    vx1      1400  0s ago\n");
 }
 
 TEST(FormatPort, SaysWhyAPortWaits) {
@@ -253,6 +263,30 @@ TEST(FormatStats, RatesSurviveARestartOfTheDataplane) {
   Json before = parse(kStats);
   before["ports"]["enp35s0"]["rx_packets"] = 1000000;
   EXPECT_NE(format_rates(before, parse(kStats), 1.0).find("enp35s0      10"), std::string::npos);
+}
+
+TEST(FormatMtu, SaysWhatDoesNotAddUpAndWhatToDo) {
+  Json mtu = parse(
+      R"([{"ifname":"vxlan_mainvx","mtu":1340,"underlay_mtu":1400,"device":"enp35s0","family":"ipv6",
+    "overhead":{"ip":40,"udp":8,"vxlan":8,"ethernet":14,"total":70},"ceiling":{"untagged":1330,"tagged":1326,"double_tagged":1322},
+    "margin":-14,"device_mtu":1500,"verdict":"error","text":"first","problems":["first","second"],"ports":[{"name":"tap1","mtu":1500}],
+    "vteps":[{"dst":"fd18::2","mtu":1372,"ceiling":1302,"by":"probe"}]}])");
+  const std::string text = show("mtu", mtu);
+  EXPECT_TRUE(text.starts_with("vxlan_mainvx: error\n    1400  underlay IP MTU of enp35s0 (the netdev's own: 1500)\n  -   40  outer IPv6 header\n")) << text;
+  EXPECT_TRUE(text.ends_with("    1340  overlay MTU: larger ones are dropped (mtu_exceeded)\n"
+                             "      14  too many for what the tunnel carries\n"
+                             "    1302  towards fd18::2: its path MTU is 1372, measured\n"
+                             "first\nsecond\n"))
+      << text;
+  mtu[0]["margin"] = 10;
+  EXPECT_NE(show("mtu", mtu).find("\n      10  to spare\n"), std::string::npos);
+}
+
+TEST(FormatMtu, AProbeIsALineForEachVtep) {
+  const Json results = parse(R"([{"dst":"172.18.1.2","text":"172.18.1.2: 1400 needed, 1372 passes: your path eats 28 bytes"},
+                                 {"dst":"172.18.1.3","text":"172.18.1.3: 1400 needed, 1400 passes"},{"dst":3},7])");
+  EXPECT_EQ(format_result("mtu", "probe", results, {}),
+            "172.18.1.2: 1400 needed, 1372 passes: your path eats 28 bytes\n172.18.1.3: 1400 needed, 1400 passes\n");
 }
 
 TEST(FormatMtu, SpellsOutTheArithmetic) {

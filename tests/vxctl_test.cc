@@ -99,6 +99,8 @@ INSTANTIATE_TEST_SUITE_P(
         LineCase{"status", R"({"object":"status","command":"show"})"},
         LineCase{"mtu", R"({"object":"mtu","command":"show"})"},
         LineCase{"mtu probe 10.0.0.1", R"({"object":"mtu","command":"probe","dst":"10.0.0.1"})"},
+        LineCase{"mtu p FD00::0:1", R"({"object":"mtu","command":"probe","dst":"fd00::1"})"},
+        LineCase{"mtu probe", R"({"object":"mtu","command":"probe"})"},
         LineCase{"reload", R"({"object":"reload","command":"run"})"}));
 
 class VxctlBadLine : public testing::TestWithParam<const char*> {};
@@ -119,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "fdb vlan 1 vlan 2", "fdb 52:54:00:00:00",
                     "fdb 52:54:00:00:00:01 52:54:00:00:00:02", "fdb count vlan 1", "vtep add",
                     "vtep add x", "vtep frob", "port add", "port add x driver", "port del",
-                    "port del a b", "mtu probe", "reload now", "status x", "fdb show --watch",
+                    "port del a b", "mtu probe x", "mtu probe 10.0.0.1 10.0.0.2", "reload now", "status x", "fdb show --watch",
                     "stats --watch=0", "fdb --run-dir"));
 
 TEST(VxctlHelp, IsThereAtEveryLevel) {
@@ -259,6 +261,17 @@ TEST(Vxctl, NotesGoToStderr) {
   EXPECT_EQ(o.exit, api::Exit::kDone);
   EXPECT_EQ(o.out, "port t added\n");
   EXPECT_EQ(o.err, "vxctl: f:1: mtu: warning: x\n");
+}
+
+TEST(Vxctl, BadNewsIsPrintedAndExitOne) {
+  const std::string reply = R"({"ok":true,"result":[{"dst":"10.0.0.1","text":"10.0.0.1: 1400 needed, 1372 passes"}],"exit":1,"advice":"do this"})" "\n";
+  const auto text = run_against(reply, "mtu probe");
+  EXPECT_EQ(text.exit, api::Exit::kRefused);
+  EXPECT_EQ(text.out, "10.0.0.1: 1400 needed, 1372 passes\n");
+  EXPECT_EQ(text.err, "vxctl: do this\n");
+  const auto json = run_against(reply, "-j mtu probe");
+  EXPECT_EQ(json.exit, api::Exit::kRefused);
+  EXPECT_TRUE(json.out.starts_with("[{")) << json.out;
 }
 
 void expect_unreachable(const Outcome& o) {

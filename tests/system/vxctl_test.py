@@ -9,7 +9,7 @@ import time
 
 import frames
 from cases import Suite, check, eventually
-from lab import REPOSITORY, binary, run
+from lab import OVERLAY_MTU, REPOSITORY, binary, run
 from nodes import pair
 
 MAC = "52:54:00:12:34:56"
@@ -84,9 +84,18 @@ def add_over_learned(net):
     check(done.returncode == 1 and "172.18.1.99" in done.stderr, f"an unknown VTEP: exit {done.returncode}: {done.stderr!r}")
 
 
+def fit_ports(node):
+    """Guests' netdevs get the overlay's MTU, without which `vxctl mtu` has something to say."""
+    for port in ("tap101i0", "tap102i0"):
+        node.namespace.ip("link", "set", port, "mtu", OVERLAY_MTU)
+    eventually(lambda: node.vxctl("mtu").returncode == 0, 3, lambda: node.vxctl("mtu").stdout)
+
+
 def exit_codes(net):
     """exit 0 done, 1 refused or not found, 2 usage; the reason is one line on stderr"""
     node = net.krypton
+    check(node.vxctl("mtu").returncode == 1, "ports with another MTU than the overlay add up")
+    fit_ports(node)
     for words, code in ((["fdb"], 0), (["fdb", "show", MAC], 0), (["fdb", "get", MAC], 1), (["fdb", "del", MAC], 1), (["nonsense"], 2),
                         (["fdb", "add"], 2), (["fdb", "add", "nonsense", "dev", "x"], 2), (["fdb", "add", MAC, "dev", "nowhere"], 1),
                         (["vtep", "del", "172.18.1.99"], 1), (["port", "del", "nowhere"], 1), (["--help"], 0), (["fdb", "help"], 0),
@@ -136,6 +145,7 @@ def json_shapes(net):
     check(sum(port["tx_packets"] for port in stats["ports"].values()) == stats["totals"]["sent"], "sent is not the sum of tx_packets")
     check(sum(stats["drops"].values()) == stats["totals"]["dropped"], "dropped is not the sum of drops")
     check(set(stats["workers"][0]) == {"lcore", "polls", "busy_polls", "packets"}, f"{stats['workers'][0]}")
+    fit_ports(node)
     for words in (["status"], ["mtu"], ["vlan"], ["port"]):
         node.json(*words)
 

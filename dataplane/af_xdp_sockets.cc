@@ -95,6 +95,16 @@ void AfXdpSockets::end() {
   }
 }
 
+bool AfXdpSockets::is_zero_copy() const noexcept {
+  for (const Socket& socket : sockets_) {
+    xdp_options options{};
+    socklen_t length = sizeof options;
+    if (::getsockopt(socket.fd, SOL_XDP, XDP_OPTIONS, &options, &length) == 0 && (options.flags & XDP_OPTIONS_ZEROCOPY) != 0)
+      return true;
+  }
+  return false;
+}
+
 Port::LostFrames AfXdpSockets::lost() const noexcept {
   Port::LostFrames sum;
   for (const Socket& s : sockets_) {

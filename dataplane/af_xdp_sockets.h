@@ -31,6 +31,8 @@ class AfXdpSockets {
     return queue < sockets_.size() ? sockets_[queue].fd : -1;
   }
   [[nodiscard]] Port::LostFrames lost() const noexcept;
+  // Whether the NIC takes frames from the buffers themselves; else the kernel copies, within the call that sends.
+  [[nodiscard]] bool is_zero_copy() const noexcept;
 
   // UMEM offsets of the buffers that lie in the rings. Call when nothing is redirected to the sockets any more and before the
   // device is closed. With a zero-copy driver those in the NIC's own ring are not among them.

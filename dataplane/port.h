@@ -34,7 +34,7 @@ struct TxOffloads {
   bool tcp4 = false;        // super-frames of TCP over IPv4; with `checksum`
   bool tcp6 = false;        // over IPv6
   bool udp = false;         // of UDP (USO)
-  bool tunnel = false;      // encapsulated super-frames of all three: an outer header in front of the inner super-frame,
+  bool tunnel = false;      // encapsulated super-frames of all three: an outer header with a UDP checksum in front of the inner super-frame,
                             // Packet::offload's offsets counted from the outer frame's first byte
   [[nodiscard]] constexpr bool carries(const OffloadMeta& meta) const noexcept {
     switch (meta.gso_type & ~OffloadMeta::kGsoEcn) {

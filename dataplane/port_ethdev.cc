@@ -32,6 +32,7 @@
 #include "dataplane/mbuf_offload.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/train_socket.h"
 #include "dataplane/xdp_steering.h"
 
 namespace vx {
@@ -151,7 +152,18 @@ class EthdevPort final : public Port {
     std::array<rte_mbuf*, kMaxBurst> mbufs;
     unsigned sent = 0;
     for (DropReason refused = DropReason::kNone; sent < count && refused == DropReason::kNone;) {
-      const unsigned most = std::min(count - sent, kMaxBurst);
+      unsigned most = std::min(count - sent, kMaxBurst);
+      if (!trains_.empty()) {
+        // In order: by copy the AF_XDP socket has sent what it was given before the burst returns.
+        if (packets[sent]->offload.is_super_frame()) {
+          if (!trains_[queue]->send(*packets[sent])) break;
+          pool_.free(packets + sent, 1);
+          ++sent;
+          continue;
+        }
+        const auto end = std::find_if(packets + sent, packets + sent + most, [](const Packet* p) { return p->offload.is_super_frame(); });
+        most = static_cast<unsigned>(end - (packets + sent));
+      }
       unsigned n = 0;
       for (; n < most && refused == DropReason::kNone; ++n) refused = prepare(*packets[sent + n], mbufs[n]);
       if (refused != DropReason::kNone) --n;
@@ -163,7 +175,15 @@ class EthdevPort final : public Port {
     return sent;
   }
 
-  [[nodiscard]] TxOffloads tx_offloads() const noexcept override { return offloads_.taken(); }
+  // Encapsulated super-frames leave as UDP trains from now on, where an AF_XDP socket would send each segment by copy.
+  void use_trains() {
+    if (sockets_.is_zero_copy() || !takes_udp_trains()) return;
+    for (std::uint16_t q = 0; q < tx_queues_; ++q) trains_.push_back(std::make_unique<TrainSocket>(name(), ifindex_));
+  }
+
+  [[nodiscard]] TxOffloads tx_offloads() const noexcept override {
+    return trains_.empty() ? offloads_.taken() : TxOffloads{.tunnel = true};
+  }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return rx_queues_; }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return tx_queues_; }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return sockets_.descriptor(queue); }
@@ -172,6 +192,7 @@ class EthdevPort final : public Port {
   }
   [[nodiscard]] LostFrames lost() const noexcept override {
     LostFrames sum = sockets_.lost();
+    for (const auto& train : trains_) sum.tx_errors += train->errors();
     sum.rx_missed += foreign_lost_.load(std::memory_order_relaxed);
     if (sockets_.count() != 0) return sum;
     rte_eth_stats stats{};
@@ -305,6 +326,7 @@ class EthdevPort final : public Port {
   AfXdpSockets sockets_;
   std::uint32_t ifindex_ = 0;  // 0: no af_xdp
   MbufOffloads offloads_;
+  std::vector<std::unique_ptr<TrainSocket>> trains_;       // one a transmit queue, or none
   std::vector<std::unique_ptr<IpReassembly>> reassembly_;  // one a receive queue; none: not an underlay
   std::uint16_t port_ = RTE_MAX_ETHPORTS;
   std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
@@ -364,6 +386,7 @@ class AfXdp {
     steering_ = make_xdp_steering(name, ifindex_, restore_rxvlan_ ? VXP_FLAG_RESTORE_RXVLAN : 0,
                                   config.attach_xdp_take_all != 0);
     if (on) turn_rxvlan_off();
+    if (settings.is_underlay) port_->use_trains();
   }
   ~AfXdp() {
     if (steering_ != nullptr) {

@@ -79,7 +79,9 @@ void Sender::use(const ForwardingState* state, const Assignment* assignment) noe
   if (const auto reason = parse_super_frame(packet, at); reason != DropReason::kNone) return reason;
   const std::uint32_t longest = std::min<std::uint32_t>(at.payload + at.segment_size, packet.length);
   if (const auto reason = may_encap(vtep, settings, longest, packet.headroom); reason != DropReason::kNone) return reason;
-  if (underlay < kMaxPorts && egress_[underlay].offloads.tunnel) send_tunnel_super_frame(packet, at, vtep, settings, underlay);
+  // A train needs the outer checksum: the kernel completes it for each datagram.
+  const bool has_checksum = settings.udp_csum || !vtep.is_v4;
+  if (underlay < kMaxPorts && egress_[underlay].offloads.tunnel && has_checksum) send_tunnel_super_frame(packet, at, vtep, settings, underlay);
   else send_segments(packet, at, underlay, &vtep, settings);
   return DropReason::kNone;
 }

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/train_socket.h"
+
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <cstring>
+
+#include "dataplane/checksum.h"
+#include "dataplane/layer3.h"
+#include "dataplane/netdev.h"
+#include "dataplane/vnet_header.h"
+#include "dataplane/vtep_table.h"
+
+namespace vx {
+namespace {
+
+constexpr int kSendBufferBytes = 4 << 20;
+
+sockaddr_ll address_of(std::uint32_t ifindex) noexcept {
+  sockaddr_ll address{};
+  address.sll_family = AF_PACKET;
+  address.sll_ifindex = static_cast<int>(ifindex);
+  return address;
+}
+
+// Offset of the outer UDP header; 0: no frame that encap built.
+std::uint16_t find_udp(const Packet& packet) noexcept {
+  if (packet.length < kMaxOuterHeader) return 0;
+  const Layer3 at = layer3_of(packet.data, packet.length);
+  const bool is_v4 = at.type == ether_type::kIpv4;
+  if (!is_v4 && at.type != ether_type::kIpv6) return 0;
+  const std::uint8_t* ip = packet.data + at.offset;
+  const std::uint32_t header = is_v4 ? view<Ipv4Header>(ip)->header_length() : sizeof(Ipv6Header);
+  const std::uint8_t protocol = is_v4 ? view<Ipv4Header>(ip)->protocol : view<Ipv6Header>(ip)->next_header;
+  return protocol == ip_protocol::kUdp ? static_cast<std::uint16_t>(at.offset + header) : std::uint16_t{0};
+}
+
+// `frame`: outer headers up to UDP's end. Lengths for `payload` bytes; the UDP checksum field is what a partial one begins
+// with, the sum of the pseudo header.
+void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload) noexcept {
+  const Layer3 at = layer3_of(frame, udp);
+  std::uint8_t* ip = frame + at.offset;
+  const Be16 udp_bytes{static_cast<std::uint16_t>(sizeof(UdpHeader) + payload)};
+  const std::uint8_t protocol[2] = {0, ip_protocol::kUdp};
+  std::uint32_t sum = std::uint32_t{load<std::uint16_t>(protocol)} + udp_bytes.raw();
+  if (at.type == ether_type::kIpv4) {
+    auto* header = view<Ipv4Header>(ip);
+    header->total_length = Be16(static_cast<std::uint16_t>(udp - at.offset + udp_bytes.host()));
+    header->checksum = Be16();
+    header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(ip, header->header_length()))));
+    sum = checksum_partial(header->source.data(), 8, sum);
+  } else {
+    view<Ipv6Header>(ip)->payload_length = udp_bytes;
+    sum = checksum_partial(view<Ipv6Header>(ip)->source.data(), 32, sum);
+  }
+  auto* header = view<UdpHeader>(frame + udp);
+  header->length = udp_bytes;
+  header->checksum = Be16::from_raw(checksum_fold(sum));
+}
+
+DropReason refusal(int error) noexcept {
+  switch (error) {
+    case EAGAIN: case EINTR: case ENOBUFS: case ENOMEM: return DropReason::kNone;
+    case EMSGSIZE: return DropReason::kUnderlayMtuExceeded;
+    default: return DropReason::kPortDown;
+  }
+}
+
+bool is_kernel_6_2() noexcept {
+  utsname name{};
+  int major = 0, minor = 0;
+  return ::uname(&name) == 0 && std::sscanf(name.release, "%d.%d", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 2));
+}
+
+}  // namespace
+
+bool takes_udp_trains() noexcept {
+  struct {
+    VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoUdp, 42, 8, 34, offsetof(UdpHeader, checksum)};
+    EthernetHeader ethernet{MacAddress::from_u48(0x020000000001), MacAddress::from_u48(0x020000000002), ether_type::kIpv4};
+    Ipv4Header ip{};
+    UdpHeader udp{};
+    std::array<std::uint8_t, 16> payload{};
+  } frame;
+  static_assert(sizeof frame == 10 + 14 + 20 + 8 + 16);
+  frame.ip.version_ihl = 0x45;
+  frame.ip.total_length = Be16(sizeof frame.ip + sizeof frame.udp + sizeof frame.payload);
+  frame.ip.protocol = ip_protocol::kUdp;
+  FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+  const int one = 1;
+  const sockaddr_ll address = address_of(netdev::index("lo"));
+  if (!fd || ::setsockopt(fd.get(), SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) != 0) return false;
+  if (::sendto(fd.get(), &frame, sizeof frame, MSG_DONTWAIT, reinterpret_cast<const sockaddr*>(&address), sizeof address) > 0)
+    return true;
+  return errno == ENETDOWN && is_kernel_6_2();  // `lo` is down in this namespace
+}
+
+TrainSocket::TrainSocket(const std::string& netdev, std::uint32_t ifindex)
+    : fd_(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)),
+      bytes_(std::make_unique<std::array<std::uint8_t, kMaxTrainBytes>>()) {
+  // Protocol 0: it receives nothing.
+  if (!fd_) throw_errno(netdev, "cannot open a packet socket");
+  const int one = 1;
+  const sockaddr_ll address = address_of(ifindex);
+  (void)::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes);
+  if (::setsockopt(fd_.get(), SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) != 0 ||
+      ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    throw_errno(netdev, "cannot set up a packet socket");
+}
+
+bool TrainSocket::send(Packet& packet) noexcept {
+  packet.reason = DropReason::kPortDown;
+  const std::uint16_t udp = find_udp(packet);
+  if (udp == 0) return false;
+  const DatagramTrain train(packet, static_cast<std::uint16_t>(udp + sizeof(UdpHeader)));
+  packet.reason = train.reason();
+  if (train.reason() != DropReason::kNone) return false;
+  const unsigned at_once = train.at_once();
+  if (at_once == 0) {
+    packet.reason = DropReason::kUnderlayMtuExceeded;
+    return false;
+  }
+  for (unsigned made = 0; made < train.count();) {
+    const unsigned count = std::min(at_once, train.count() - made);
+    const std::uint32_t bytes = train.write(made, count, bytes_->data());
+    const int error = send_train(packet, udp, bytes, train.longest());
+    if (error == 0) {
+      made += count;
+      continue;
+    }
+    packet.reason = refusal(error);
+    const unsigned lost = made == 0 && packet.reason == DropReason::kNone ? 0 : train.count() - made;
+    errors_.store(errors_.load(std::memory_order_relaxed) + lost, std::memory_order_relaxed);
+    return made != 0;
+  }
+  return true;
+}
+
+// 0 or errno.
+int TrainSocket::send_train(const Packet& packet, std::uint16_t udp, std::uint32_t bytes, std::uint32_t segment) noexcept {
+  const std::size_t header_bytes = udp + sizeof(UdpHeader);
+  std::array<std::uint8_t, kMaxOuterHeader + sizeof(Ipv4Header) * 2> header;  // IPv4 with options fits too
+  std::memcpy(header.data(), packet.data, header_bytes);
+  set_lengths(header.data(), udp, bytes);
+  VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoNone, 0, 0, udp, offsetof(UdpHeader, checksum)};
+  if (bytes > segment) {
+    vnet.gso_type = OffloadMeta::kGsoUdp;
+    vnet.header_length = static_cast<std::uint16_t>(header_bytes);
+    vnet.segment_size = static_cast<std::uint16_t>(segment);
+  }
+  std::array<iovec, 3> parts{{{&vnet, sizeof vnet}, {header.data(), header_bytes}, {bytes_->data(), bytes}}};
+  msghdr message{};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = parts.size();
+  return ::sendmsg(fd_.get(), &message, MSG_DONTWAIT) >= 0 ? 0 : errno;
+}
+
+}  // namespace vx

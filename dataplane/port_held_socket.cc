@@ -43,20 +43,15 @@ constexpr std::size_t kControlBytes = 2 * CMSG_SPACE(sizeof(int));
 constexpr std::size_t kMeminfoDrops = 8;
 constexpr std::size_t kMeminfoWords = 9;
 
-// The buffers of one socket's next recvmmsg. Bundles may be as long as an IP packet: each message has an ordinary buffer, and behind it
-// the back part of a large one, whose front has room for what went into the ordinary one.
-class LargeStash {
+// Large buffers for one call of rx(): what is not used goes back at its end, as there are few and every port borrows of them.
+// No more than the processor's cache takes of bundles at once.
+class LargeLoan {
  public:
-  static constexpr unsigned kMost = 16;
-  explicit LargeStash(BufferPool& pool) noexcept : pool_(pool) {}
-  ~LargeStash() {
-    for (unsigned i = 0; i < count_; ++i) {
-      Packet* packet = &packets_[i];
-      pool_.free(&packet, 1);
-    }
-  }
-  LargeStash(const LargeStash&) = delete;
-  LargeStash& operator=(const LargeStash&) = delete;
+  static constexpr unsigned kMost = 8;
+  explicit LargeLoan(BufferPool& pool) noexcept : pool_(pool) {}
+  ~LargeLoan() { give_back(); }
+  LargeLoan(const LargeLoan&) = delete;
+  LargeLoan& operator=(const LargeLoan&) = delete;
   [[nodiscard]] unsigned fill() noexcept {
     if (count_ < kMost) count_ += pool_.allocate_large(&packets_[count_], kMost - count_);
     return count_;
@@ -64,6 +59,12 @@ class LargeStash {
   [[nodiscard]] Packet& operator[](unsigned i) noexcept { return packets_[i]; }
   // The i-th was handed on; the last takes its place.
   void take(unsigned i) noexcept { packets_[i] = packets_[--count_]; }
+  void give_back() noexcept {
+    std::array<Packet*, kMost> list;
+    for (unsigned i = 0; i < count_; ++i) list[i] = &packets_[i];
+    if (count_ != 0) pool_.free(list.data(), count_);
+    count_ = 0;
+  }
 
  private:
   BufferPool& pool_;
@@ -84,10 +85,13 @@ class HeldSocket final : public Port {
 
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
-    unsigned received = 0;
-    bool goes_on = true;
-    // Several short calls rather than one long: there is a large buffer for a few messages only.
+    bool goes_on = false;
+    if (!takes_bundles_) return receive(q, out, std::min(count, kMaxBurst), goes_on);
+    if (q.next < q.datagrams) [[unlikely]] return hand_out(q, out, count);
+    // One message first, so that a poll in vain borrows nothing; then a few at a time, as each needs a large buffer.
+    unsigned received = receive_first(q, out, count, goes_on);
     while (goes_on && received < count) received += receive(q, out + received, std::min(count - received, kMaxBurst), goes_on);
+    q.large.give_back();
     return received;
   }
 
@@ -112,7 +116,7 @@ class HeldSocket final : public Port {
     Queue(FileDescriptor&& socket, BufferPool& buffers) : fd(std::move(socket)), stash(buffers), large(buffers), pool(buffers) {}
     FileDescriptor fd;
     BufferStash stash;
-    LargeStash large;
+    LargeLoan large;
     ~Queue() {
       Packet* packet = &reserve;
       if (packet->buffer != nullptr) pool.free(&packet, 1);
@@ -121,7 +125,7 @@ class HeldSocket final : public Port {
     Queue& operator=(const Queue&) = delete;
     BufferPool& pool;
     std::atomic<std::uint64_t> missed{0};  // written by the worker
-    // A large buffer that is never handed on, and the bundle in it of which datagrams `next` and on have not been handed on yet.
+    // Always one large buffer at hand; and the bundle in it, when it had to stay, of which datagrams `next` and on are still to be handed on.
     Packet reserve, bundle;
     unsigned next = 0, datagrams = 0;
     // Of the call being made; here for their size.
@@ -131,11 +135,10 @@ class HeldSocket final : public Port {
     alignas(cmsghdr) std::array<std::array<char, kControlBytes>, kMaxBurst> controls;
   };
 
-  // One recvmmsg. `goes_on`: there may be more, and nothing large came that is work enough for now.
+  // One recvmmsg. An ordinary buffer for each message, and behind it, where bundles come, the back part of a large one, whose front has
+  // room for what went into the ordinary one. `goes_on`: there may be more, and no bundle came that is work enough for now.
   unsigned receive(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
     goes_on = false;
-    if (q.next < q.datagrams) [[unlikely]] return hand_out(q, out, count);
-    if (takes_bundles_ && q.large.fill() == 0) [[unlikely]] return receive_into_reserve(q, out, count, goes_on);
     const unsigned n = std::min(q.stash.fill(count), takes_bundles_ ? q.large.fill() : kMaxBurst);
     if (n == 0) return 0;
     for (unsigned i = 0; i < n; ++i) load(q, i, takes_bundles_ ? &q.large[i] : nullptr);
@@ -173,8 +176,9 @@ class HeldSocket final : public Port {
     return received;
   }
 
-  // The pool has no large buffer to give away: one message, and a bundle is taken apart here.
-  unsigned receive_into_reserve(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
+  // One message, into the reserve if it is large. A bundle is handed on when the pool gives another buffer for it, else
+  // it is taken apart here.
+  unsigned receive_first(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
     if (q.stash.fill(1) == 0) return 0;
     const Packet& ordinary = q.stash.peek(0);
     load(q, 0, &q.reserve);
@@ -190,6 +194,12 @@ class HeldSocket final : public Port {
     q.bundle = q.reserve;
     std::memcpy(q.bundle.data, ordinary.data, ordinary.tailroom);
     accept(q.bundle, message, q.senders[0]);
+    Packet fresh;
+    if (q.pool.allocate_large(&fresh, 1) == 1) [[likely]] {
+      out[0] = q.bundle;
+      q.reserve = fresh;
+      return 1;
+    }
     q.next = 0;
     q.datagrams = unbundle_count(q.bundle);
     if (q.datagrams == 0) miss(q, 1);  // one datagram, too large for an ordinary buffer

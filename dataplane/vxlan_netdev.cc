@@ -34,7 +34,9 @@ Bytes attribute(Bytes list, unsigned type) noexcept {
   return {};
 }
 
-std::string_view text(Bytes bytes) noexcept { return {bytes.data(), strnlen(bytes.data(), bytes.size())}; }
+std::string_view text(Bytes bytes) noexcept {
+  return bytes.empty() ? std::string_view() : std::string_view(bytes.data(), strnlen(bytes.data(), bytes.size()));
+}
 
 bool is_on(Bytes link, std::uint16_t udp_port) noexcept {
   const Bytes info = attribute(link, IFLA_LINKINFO);

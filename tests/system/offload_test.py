@@ -11,7 +11,7 @@ import contextlib
 import sys
 
 from cases import Suite, check
-from lab import Cable, Guest, Lab
+from lab import OVERLAY_MTU, Cable, Guest, Lab
 from nodes import VxplaneNode, make_node
 from transfer import MEGABYTE, errors_of, keep_order, prepare, send_uso, snmp, transfer
 
@@ -24,12 +24,12 @@ CHATTER = {"egress_same_port", "no_flood_target", "link_local"}
 class OffloadNet:
     """krypton has an untagged and a VLAN-100 guest of each kind; xenon one of both, on netdev veths (a vxplane xenon: tap and held)."""
 
-    def __init__(self, lab, kinds, driver):
+    def __init__(self, lab, kinds, driver, **options):
         self.lab = lab
         cable = Cable(lab)
         names = [f"guest{number} driver=tap" for number in range(1, 20)]
         settings = {"underlay": {"driver": driver}}
-        self.krypton, self.xenon = (make_node(kind, lab, name, number, cable, remotes=[3 - number], settings=settings,
+        self.krypton, self.xenon = (make_node(kind, lab, name, number, cable, remotes=[3 - number], settings=settings, **options,
                                               ports=["tap*i* driver=netdev", *(names[2:4] if number == 1 else names[10:11])])
                                     for kind, name, number in zip(kinds, ("krypton", "xenon"), (1, 2)))
         self.nodes = [self.krypton, self.xenon]
@@ -117,7 +117,8 @@ def moves(kind, tag, family, size):
         if "--rates" in sys.argv:
             print(f"     {rates[0]:.2f} and {rates[1]:.2f} Gbit/s")
     case.limit_seconds = 150
-    case.title = f"{size // MEGABYTE} MB both ways, guest on {kind}, {'VLAN 100' if tag else 'untagged'}, IPv{family}"
+    where = "the host itself" if kind == "host" else f"guest on {kind}"
+    case.title = f"{size // MEGABYTE} MB both ways, {where}, {'VLAN 100' if tag else 'untagged'}, IPv{family}"
     return case
 
 
@@ -169,10 +170,54 @@ MAIN = {("af_xdp", "kernel"): {("netdev", None, 4), ("held", 100, 6)}, ("udp", "
         ("af_xdp", "vxplane"): {("tap", 100, 4)}, ("udp", "vxplane"): set()}
 
 
+class BridgeNet(OffloadNet):
+    """krypton in netdev mode: its only port is the tap vxlan_mainvx in a kernel bridge, as on a Proxmox host; a guest on the
+    bridge (krypton's `local`) and the host itself, with an address on the bridge. xenon: the kernel's, with guest 11."""
+
+    def __init__(self, lab, driver):
+        self.lab = lab
+        cable = Cable(lab)
+        self.krypton = VxplaneNode(lab, "krypton", 1, cable, remotes=[2], ports=["vxlan_mainvx driver=tap"], settings={"underlay": {"driver": driver}})
+        self.xenon = make_node("kernel", lab, "xenon", 2, cable, remotes=[1])
+        self.nodes = [self.krypton, self.xenon]
+        self.krypton.wait_ready()
+        host = self.krypton.namespace
+        host.ip("link", "add", "mainvx", "mtu", OVERLAY_MTU, "type", "bridge", "mcast_snooping", "0")
+        host.ip("link", "set", "vxlan_mainvx", "master", "mainvx")
+        host.ip("link", "set", "mainvx", "mtu", OVERLAY_MTU, "up")
+        self.remote = {None: self.plug(self.xenon, 11, "netdev", None)}
+        guest = Guest(lab, 1, offloads=True)
+        prepare(guest)
+        host.ip("link", "add", "tap101i0", "type", "veth", "peer", "name", "eth0", "netns", guest.namespace.name)
+        host.ip("link", "set", "tap101i0", "mtu", OVERLAY_MTU, "master", "mainvx", "up")
+        guest.dress()
+        self.local = {("bridge", None): guest, ("host", None): Host(self.krypton)}
+        for place in [*self.nodes, *self.guests()]:
+            keep_order(place.namespace)
+        for guest in self.local.values():
+            self.remote[None].wait_ping(guest.ipv4)
+
+
+class Host:
+    """A host that takes part in its own overlay."""
+
+    def __init__(self, node):
+        self.namespace, self.number, self.ipv4, self.ipv6 = node.namespace, node.number, "10.0.0.101", "fd00:1::101"
+        prepare(self)
+        node.namespace.ip("addr", "add", f"{self.ipv4}/24", "dev", "mainvx")
+        node.namespace.ip("addr", "add", f"{self.ipv6}/64", "dev", "mainvx", "nodad")
+
+
 @contextlib.contextmanager
-def offload_net(kinds, driver):
+def bridge_net(driver):
     with Lab() as lab:
-        yield OffloadNet(lab, kinds, driver)
+        yield BridgeNet(lab, driver)
+
+
+@contextlib.contextmanager
+def offload_net(kinds, driver, **options):
+    with Lab() as lab:
+        yield OffloadNet(lab, kinds, driver, **options)
 
 
 if __name__ == "__main__":
@@ -181,4 +226,10 @@ if __name__ == "__main__":
     for (driver, peer), large in MAIN.items():
         suite.group(f"vxplane-{peer} {driver}", lambda kinds=("vxplane", peer), driver=driver: offload_net(kinds, driver),
                     [*bulk(large), udp_super_frames, coalesces, *([local_stays_whole] if peer == "kernel" else [])])
+    few = [moves(kind, None, family, SMALL) for kind in ("netdev", "tap") for family in (4, 6)]
+    pair = ("vxplane", "kernel")
+    suite.group("vxplane-kernel af_xdp, VLAN 4003, own address", lambda: offload_net(pair, "af_xdp", vlan=4003, own=True), few)
+    for driver in ("af_xdp", "udp"):
+        suite.group(f"vxplane-kernel {driver}, IPv6 underlay", lambda driver=driver: offload_net(pair, driver, family=6, underlay_mtu=1500), few)
+    suite.group("vxplane in a kernel bridge", lambda: bridge_net("af_xdp"), [moves(kind, None, family, SMALL) for kind in ("bridge", "host") for family in (4, 6)])
     suite.main()

@@ -11,12 +11,14 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
@@ -25,6 +27,28 @@
 #include "dataplane/unbundle.h"
 #include "tests/offload_testkit.h"
 #include "tests/testkit.h"
+
+// What the driver calls; a kernel of another age, or one with no room, is played here.
+namespace {
+struct KernelPlay {
+  int train_error = 0;        // for every train of datagrams
+  int next_error = 0;         // for the next call, once
+  unsigned calls_until_full = ~0u;
+  unsigned trains = 0, calls = 0;
+} kernel_play;
+bool is_train(const msghdr& message) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(const_cast<msghdr*>(&message), c))
+    if (c->cmsg_level == IPPROTO_UDP) return true;
+  return false;
+}
+}  // namespace
+extern "C" int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  ++kernel_play.calls;
+  kernel_play.trains += is_train(messages[0].msg_hdr);
+  errno = kernel_play.calls > kernel_play.calls_until_full ? EAGAIN : is_train(messages[0].msg_hdr) ? kernel_play.train_error : 0;
+  if (errno == 0) errno = std::exchange(kernel_play.next_error, 0);
+  return errno != 0 ? -1 : static_cast<int>(::syscall(SYS_sendmmsg, fd, messages, count, flags));
+}
 
 namespace vx {
 namespace {
@@ -128,6 +152,7 @@ class PortUdp : public testing::Test {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root for a namespace";
+    kernel_play = {};
     protocol::PortConfig config;
     (void)protocol::set_text(config.name, "ua");
     config.role = protocol::PortRole::kUnderlay;
@@ -362,6 +387,58 @@ INSTANTIATE_TEST_SUITE_P(Each, PortUdpSuper,
                                          SuperCase{"Tcp4In4WithoutChecksum", true, true, true, false}),
                          [](const auto& one) { return std::string(one.param.name); });
 
+// 60,000 bytes of TCP in 47 segments, as the sender hands them over.
+struct Super {
+  Bytes frame;
+  OffloadMeta meta;
+};
+Super super_frame(FrameBuilder outer) {
+  testkit::OffloadSpec spec;
+  spec.payload.resize(60'000);
+  spec.segment_size = 1280;
+  Super super{outer.build(), spec.meta()};
+  const Bytes inner = spec.partial();
+  super.meta.header_length = static_cast<std::uint16_t>(spec.payload_at());
+  super.meta.shift(static_cast<int>(super.frame.size()));
+  super.frame.insert(super.frame.end(), inner.begin(), inner.end());
+  return super;
+}
+
+TEST_F(PortUdp, SegmentsOfASuperFrameGoSinglyWhereTrainsAreRefused) {
+  FarEnd far;
+  kernel_play.train_error = EIO;
+  const Super super = super_frame(outer());
+  EXPECT_TRUE(send({super.frame, super.frame}, super.meta).empty());
+  EXPECT_EQ(far.frames(94).size(), 94u);
+  EXPECT_EQ(kernel_play.trains, 1u);
+}
+
+TEST_F(PortUdp, TheRestOfASuperFrameThatFindsNoRoomIsCounted) {
+  FarEnd far;
+  const Super super = super_frame(outer());
+  OffloadMeta meta = super.meta;
+  meta.segment_size = 500;  // 120 segments: two trains
+  kernel_play.calls_until_full = 1;
+  EXPECT_TRUE(send({super.frame}, meta).empty());
+  EXPECT_EQ(far.frames(120).size(), 64u);
+  EXPECT_EQ(port_->lost().tx_errors, 120u - 64);
+  kernel_play.calls_until_full = 0;
+  EXPECT_EQ(send({super.frame}, meta), (std::map<std::size_t, DropReason>{{0, DropReason::kNone}}));
+}
+
+TEST_F(PortUdp, ASuperFrameAboveThePathMtuIsRefusedAsOne) {
+  sh("ip route add 10.77.0.2/32 dev ua mtu lock 1300");
+  const Super super = super_frame(outer());
+  EXPECT_EQ(send({super.frame}, super.meta), (std::map<std::size_t, DropReason>{{0, DropReason::kUnderlayMtuExceeded}}));
+  sh("ip route del 10.77.0.2/32 dev ua");
+}
+
+TEST_F(PortUdp, ASuperFrameThatContradictsItselfIsRefused) {
+  Super super = super_frame(outer());
+  super.meta.checksum_start = 60'000;
+  EXPECT_EQ(send({super.frame}, super.meta), (std::map<std::size_t, DropReason>{{0, DropReason::kGuestBadOffload}}));
+}
+
 // ---- in: the held socket ----
 
 TEST_F(PortUdp, ATrainComesInAsABundle) {
@@ -496,6 +573,35 @@ TEST_F(PortUdp, PortUnreachableOfThePeerLosesNothing) {
     ::usleep(5000);
   }
   EXPECT_EQ(far.frames(5).size(), 5u);
+}
+
+TEST_F(PortUdp, AnErrorOfAnEarlierDatagramLosesNothing) {
+  FarEnd far;
+  kernel_play.next_error = ECONNREFUSED;
+  EXPECT_TRUE(send({outer().payload(60).build()}).empty());
+  EXPECT_EQ(far.frames(1).size(), 1u);
+}
+
+TEST_F(PortUdp, WhereTrainsAreRefusedDatagramsGoSinglyAndThatIsRemembered) {
+  for (const int error : {EIO, EINVAL}) {
+    FarEnd far;
+    TearDown();
+    SetUp();
+    kernel_play.train_error = error;
+    EXPECT_TRUE(send(std::vector<Bytes>(40, outer().payload(1000).build())).empty());
+    EXPECT_EQ(far.frames(40).size(), 40u);
+    EXPECT_EQ(kernel_play.trains, 1u);
+    EXPECT_TRUE(send(std::vector<Bytes>(40, outer().payload(1000).build())).empty());
+    EXPECT_EQ(far.frames(40).size(), 40u);
+    EXPECT_EQ(kernel_play.trains, 1u);
+    EXPECT_EQ(port_->lost().tx_errors, 0u);
+  }
+}
+
+TEST_F(PortUdp, AFullSocketIsNoRefusalOfTheFrame) {
+  kernel_play.calls_until_full = 0;
+  EXPECT_EQ(send({outer().payload(60).build()}), (std::map<std::size_t, DropReason>{{0, DropReason::kNone}}));
+  EXPECT_EQ(port_->lost().tx_errors, 0u);
 }
 
 TEST_F(PortUdp, WhatIsNoUdpIsRefused) {

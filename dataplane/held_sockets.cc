@@ -28,8 +28,10 @@ std::vector<HeldSockets::Key> HeldSockets::wanted(const SwitchModel& model) {
 
 void HeldSockets::drop_unwanted(const SwitchModel& model) {
   const auto keys = wanted(model);
-  std::erase_if(slots_, [&keys](const auto& slot) {
-    return std::find(keys.begin(), keys.end(), slot.first) == keys.end();
+  std::erase_if(slots_, [this, &keys](const auto& slot) {
+    if (std::find(keys.begin(), keys.end(), slot.first) != keys.end()) return false;
+    if (slot.second.port) missed_before_ += slot.second.port->lost().rx_missed;
+    return true;
   });
 }
 
@@ -65,6 +67,13 @@ std::vector<std::shared_ptr<Port>> HeldSockets::ports() const {
   for (const auto& [key, slot] : slots_)
     if (slot.port) ports.push_back(slot.port);
   return ports;
+}
+
+std::uint64_t HeldSockets::missed() const {
+  std::uint64_t sum = missed_before_;
+  for (const auto& [key, slot] : slots_)
+    if (slot.port) sum += slot.port->lost().rx_missed;
+  return sum;
 }
 
 std::string HeldSockets::missing(const SwitchModel& model) const {

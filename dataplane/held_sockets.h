@@ -31,6 +31,8 @@ class HeldSockets {
   // something was opened.
   bool open_wanted(const SwitchModel& model, std::int64_t now_ms);
   [[nodiscard]] std::vector<std::shared_ptr<Port>> ports() const;
+  // Datagrams that all of them, those that went too, have lost: the underlay's rx_missed.
+  [[nodiscard]] std::uint64_t missed() const;
   // With driver=udp all that the tunnel brings comes through these sockets: why one is not there,
   // one line; empty: all are, or none is needed.
   [[nodiscard]] std::string missing(const SwitchModel& model) const;
@@ -56,6 +58,7 @@ class HeldSockets {
 
   HeldSocketFactory factory_;
   std::map<Key, Slot> slots_;
+  std::uint64_t missed_before_ = 0;  // by sockets that went
 };
 
 }  // namespace vx

@@ -293,7 +293,13 @@ std::vector<protocol::VtepConfig> Switchboard::vteps(OverlayIndex index) const {
 
 // ---- the rest ----
 
-SwitchStats Switchboard::stats() { return stats_.collect(workers_, model_.ports); }
+SwitchStats Switchboard::stats() {
+  SwitchStats stats = stats_.collect(workers_, model_.ports);
+  for (auto& port : stats.ports)
+    if (protocol::text_of(port.name) == protocol::text_of(model_.underlay.port))
+      port.rx_missed += held_.missed();
+  return stats;
+}
 
 void Switchboard::inject(std::string_view name, std::span<const std::uint8_t> frame) {
   const PortEntry* port = model_.find_port(name);

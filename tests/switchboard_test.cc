@@ -257,6 +257,19 @@ TEST(Switchboard, HeldSocketIsOpenedForEachOverlayAddressAndPort) {
   EXPECT_EQ(rig.destroyed, std::vector<std::string>{"held4789"});
 }
 
+TEST(Switchboard, WhatHeldSocketsLoseIsTheUnderlays) {
+  Rig rig;
+  rig.set_up();
+  const auto missed = [&] { return rig.board->stats().ports[0].rx_missed; };
+  rig.held->missed = 7;
+  EXPECT_EQ(missed(), 7u);
+  auto moved = rig.underlay();
+  moved.vlan = 4003;  // another socket takes its place
+  rig.board->set_underlay(moved);
+  rig.held->missed = 2;
+  EXPECT_EQ(missed(), 9u);
+}
+
 // driver=udp: all comes through that socket, no next hop has a MAC here.
 TEST(Switchboard, WithSocketsBelowTheHeldSocketTakesBundlesAndMustBeThere) {
   Rig rig;

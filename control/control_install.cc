@@ -158,7 +158,10 @@ protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddres
     if (const auto path = underlay_->paths().find(address); path != underlay_->paths().end()) {
       config.resolved = path->second.is_resolved ? 1 : 0;
       config.next_hop = path->second.next_hop;
-      if (path->second.mtu < underlay_settings_.mtu) config.mtu = path->second.mtu;
+      // What was measured since the kernel learned a path MTU knows better: the kernel keeps that for ten minutes.
+      const PathKnown* known = prober_.find(address);
+      const bool is_outdated = path->second.learned_at != 0 && known != nullptr && known->at > path->second.learned_at;
+      if (path->second.mtu < underlay_settings_.mtu && !is_outdated) config.mtu = path->second.mtu;
     }
   } else if (const auto mac = resolver_.mac_of(address)) {
     config.resolved = 1;

@@ -58,6 +58,9 @@ void Control::plan_probes(Milliseconds now) {
     for (const auto& [address, vtep] : overlay->vteps.all())
       if (find_vtep(address).second == &vtep) plans.emplace(address, probe_plan(*overlay, address, vtep));
   prober_.watch(plans, now);
+  if (!underlay_) return;
+  for (const auto& [address, path] : underlay_->paths())
+    if (path.learned_at != 0) prober_.suspect(address, path.learned_at);
 }
 
 void Control::run_probes(Milliseconds now) {

@@ -44,6 +44,13 @@ bool PathProber::measure(const IpAddress& vtep, Done done, Milliseconds now) {
   return true;
 }
 
+void PathProber::suspect(const IpAddress& vtep, Milliseconds when) {
+  const auto at = paths_.find(vtep);
+  if (at == paths_.end() || at->second.suspected_at == when) return;
+  at->second.suspected_at = when;
+  if (!at->second.known || at->second.known->at < when) at->second.due = 0;
+}
+
 void PathProber::answered(ProbeId id, Milliseconds now) {
   for (auto& [vtep, path] : paths_) {
     if (!path.probe || path.run != id.run) continue;

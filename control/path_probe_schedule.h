@@ -53,6 +53,8 @@ class PathProber {
   void watch(const std::map<IpAddress, ProbePlan>& plans, Milliseconds now);
   // Measures soon and calls `done` once: at once when a measurement is under way already, with its result. False: no such VTEP.
   [[nodiscard]] bool measure(const IpAddress& vtep, Done done, Milliseconds now);
+  // Something happened at `when` that may have changed the path: measured soon unless it was since. Said again, nothing more happens.
+  void suspect(const IpAddress& vtep, Milliseconds when);
   void answered(ProbeId id, Milliseconds now);
   // To be called when is_busy() every 20 ms, else a few times a second.
   void tick(Milliseconds now);
@@ -66,7 +68,7 @@ class PathProber {
  private:
   struct Path {
     ProbePlan plan;
-    Milliseconds due = 0;
+    Milliseconds due = 0, suspected_at = 0;
     std::optional<PathKnown> known;
     std::unique_ptr<PathProbe> probe;  // under way
     std::uint32_t run = 0;

@@ -46,6 +46,7 @@ struct Route {
   std::uint32_t mtu = 0;            // metric, a path MTU learned by ICMP included; 0: none
   bool is_unicast = false;          // false: local, blackhole, unreachable...
   bool is_local = false;            // to this host itself
+  bool is_mtu_learned = false;      // the kernel will forget `mtu`: learned, not configured
 };
 
 struct InterfaceIp {

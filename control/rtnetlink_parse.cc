@@ -141,6 +141,11 @@ std::optional<Route> parse_route(const nlmsghdr* message) {
   route.source = address_of(attributes[RTA_PREFSRC]);
   const auto metrics = nested<RTAX_MAX + 1>(attributes[RTA_METRICS]);
   if (is_u32(metrics[RTAX_MTU])) route.mtu = mnl_attr_get_u32(metrics[RTAX_MTU]);
+  rta_cacheinfo cache{};
+  if (const nlattr* info = attributes[RTA_CACHEINFO]; info != nullptr && mnl_attr_get_payload_len(info) >= sizeof cache) {
+    std::memcpy(&cache, mnl_attr_get_payload(info), sizeof cache);
+    route.is_mtu_learned = route.mtu != 0 && cache.rta_expires != 0;
+  }
   return route;
 }
 

@@ -134,18 +134,21 @@ void Underlay::take_route(const IpAddress& remote, const Route& route, Way& way,
   path.mtu = static_cast<std::uint16_t>(std::min<std::uint32_t>(mtu, 65535));
 }
 
-void Underlay::look_up_route(const IpAddress& remote, Way& way) {
+void Underlay::look_up_route(const IpAddress& remote, Way& way, Milliseconds now) {
   VtepPath path = paths_[remote];
+  const VtepPath before = path;
   const int ifindex_before = way.ifindex;
   const IpAddress next_hop_before = way.next_hop;
   way.ifindex = 0;
   path.mtu = 0;
+  path.learned_at = 0;
   path.problem.clear();
   const auto route = kernel_.route_to(remote, way.local);
   // A local route is a VTEP on this host: sockets reach it, frames do not.
   const bool is_usable = route && route->ifindex != 0 && (route->is_unicast || (device_.is_routed && route->is_local));
   if (!is_usable) path.problem = fmt::format("VTEP {}: no route", format_ip(remote));
   else take_route(remote, *route, way, path);
+  if (route && route->is_mtu_learned) path.learned_at = before.learned_at != 0 && before.mtu == path.mtu ? before.learned_at : now;
   if (way.ifindex == 0) path.is_resolved = false;
   if (way.ifindex != ifindex_before || way.next_hop != next_hop_before) way.was_valid = false;
   set_path(remote, std::move(path));
@@ -201,7 +204,7 @@ void Underlay::tick(Milliseconds now) {
   are_routes_stale_ = false;
   for (auto& [remote, way] : ways_) {
     const bool is_probe_due = now - way.probed_at >= kProbeEvery;
-    if (look_up || is_probe_due) look_up_route(remote, way);
+    if (look_up || is_probe_due) look_up_route(remote, way, now);
     evaluate(remote, way, now);
     if (is_probe_due) {
       probe(way, now);

@@ -26,6 +26,7 @@ struct VtepPath {
   bool is_resolved = false;
   MacAddress next_hop;      // valid when resolved; zero with driver=udp
   std::uint16_t mtu = 0;    // of the route; 0: none of its own. With driver=udp else that of the device it leads out of
+  Milliseconds learned_at = 0;  // when that MTU was first seen, if the kernel learned it by ICMP; 0: it was not learned
   std::string problem;      // why it is not resolved, one line
   friend bool operator==(const VtepPath&, const VtepPath&) = default;
 };
@@ -77,7 +78,7 @@ class Underlay {
   [[nodiscard]] const Link* interface() const;
   [[nodiscard]] bool is_ours(const Link& link) const;
   void take_route(const IpAddress& remote, const Route& route, Way& way, VtepPath& path) const;
-  void look_up_route(const IpAddress& remote, Way& way);
+  void look_up_route(const IpAddress& remote, Way& way, Milliseconds now);
   void evaluate(const IpAddress& remote, Way& way, Milliseconds now);
   void probe(Way& way, Milliseconds now);
   void set_path(const IpAddress& remote, VtepPath path);

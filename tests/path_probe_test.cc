@@ -459,6 +459,25 @@ TEST(PathProber, WithoutAWayOnlyWhoAsksIsTold) {
   EXPECT_NE(peers.prober.find(kPeer), nullptr) << "resolved: measured soon";
 }
 
+TEST(PathProber, ASuspectedPathIsMeasuredSoonAndOnce) {
+  FakePeers peers;
+  peers.mtu = {{kPeer, 1500}};
+  peers.plans[kPeer] = plan();
+  peers.pass(1000);
+  const auto shots = peers.shots[kPeer];
+  peers.prober.suspect(kPeer, kStart + 10);
+  peers.pass(1000);
+  EXPECT_EQ(peers.shots[kPeer], shots) << "measured since";
+  const Milliseconds when = peers.now;
+  peers.mtu[kPeer] = 0;  // and silent now: no reason to ask again and again
+  for (int i = 0; i < 100; ++i) {
+    peers.prober.suspect(kPeer, when);
+    peers.pass(100);
+  }
+  EXPECT_EQ(peers.shots[kPeer], shots + 6);
+  peers.prober.suspect(kOther, when);  // unknown: nothing
+}
+
 TEST(PathProber, AFewAtATime) {
   FakePeers peers;
   for (std::uint8_t i = 1; i < 200; ++i) peers.plans[IpAddress::v4(10, 0, 0, i)] = plan();  // all silent

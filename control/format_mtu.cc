@@ -20,8 +20,9 @@ std::string margin_row(const Json& m) {
   const Json& margin = child(m, "margin");
   if (!margin.is_number_integer()) return "";
   const bool is_short = text(m, "margin").starts_with('-');
+  const bool is_tagged = number(child(m, "ceiling"), "tagged") == number(m, "mtu") + number(m, "margin");
   return is_short ? row("", static_cast<std::uint64_t>(-margin.get<std::int64_t>()), "too many for what the tunnel carries")
-                  : row("", number(m, "margin"), "to spare");
+                  : row("", number(m, "margin"), is_tagged ? "to spare, one tag counted" : "to spare");
 }
 
 std::string one_mtu(const Json& m) {

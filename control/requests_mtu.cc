@@ -19,7 +19,7 @@ struct Findings {
   struct Finding {
     config::Severity severity;
     std::string text, remedy;
-    [[nodiscard]] std::string line() const { return text + ": " + remedy; }
+    [[nodiscard]] std::string line() const { return text + "; " + remedy; }
   };
   std::vector<Finding> all;
 
@@ -52,7 +52,7 @@ void check_device(Control& control, Json& object, Findings& findings) {
   object["device_mtu"] = link->mtu;
   if (link->mtu < configured)
     findings.error(fmt::format("{} has an MTU of {}, [underlay] mtu says {}", link->name, link->mtu, configured),
-                   fmt::format("raise it (ip link set dev {} mtu {}), or lower [underlay] mtu", link->name, configured));
+                   fmt::format("raise that of {} (ip link set dev {} mtu {}), or lower [underlay] mtu", link->name, link->name, configured));
 }
 
 // A netdev that a guest's packets pass, with its MTU; null: none here (a vhost-user socket, a tap in another namespace).
@@ -60,7 +60,7 @@ void check_port(const Link& link, unsigned mtu, Json& ports, Findings& findings)
   if (link.mtu == mtu || link.mtu == 0) return;
   ports.push_back(Json{{"name", link.name}, {"mtu", link.mtu}});
   const auto both = fmt::format("{} has an MTU of {}, the overlay {}", link.name, link.mtu, mtu);
-  const auto set_it = fmt::format("set {} there and in its guest (ip link set dev {} mtu {})", mtu, link.name, mtu);
+  const auto set_it = fmt::format("set {} on {} and in its guest (ip link set dev {} mtu {})", mtu, link.name, link.name, mtu);
   if (link.mtu > mtu) findings.warning(both + ", so its guest may send what is dropped", set_it);
   else findings.error(both + ", so larger packets do not reach its guest", set_it);
 }

@@ -323,6 +323,49 @@ TEST_F(ControlTest, EveryShowAnswers) {
   EXPECT_EQ(ask({{"object", "vlan"}, {"command", "show"}})["result"][0]["vlans"][1].dump(), R"({"vlan":2,"vlanEnd":100})");
 }
 
+TEST_F(ControlTest, MtuSaysWhatDoesNotAddUpAndWhatToDo) {
+  start_control();
+  const Json good = ask({{"object", "mtu"}, {"command", "show"}});
+  EXPECT_FALSE(good.contains("exit")) << good;
+  EXPECT_EQ(good["result"][0]["margin"], 14);  // one tag: 1400 - 50 - 4 - 1332
+  EXPECT_EQ(good["result"][0]["verdict"], "ok");
+  reloaded.settings = {settings()};
+  reloaded.settings[0].vxlan.mtu = 1350;
+  EXPECT_TRUE(control->reload().is_done);
+  const Json bad = ask({{"object", "mtu"}, {"command", "show"}});
+  EXPECT_TRUE(bad["ok"].get<bool>());
+  EXPECT_EQ(bad["exit"], 1);
+  EXPECT_EQ(bad["advice"], "vxlan_mainvx does not add up: set [vxlan] mtu = 1346");
+  EXPECT_EQ(bad["result"][0]["margin"], -4);
+  EXPECT_EQ(bad["result"][0]["verdict"], "warning");
+}
+
+TEST_F(ControlTest, AProbeOfAnUnresolvedVtepSaysWhyAtOnce) {
+  start_control();
+  std::vector<std::string> lines;
+  const auto probe = [&](Json more) {
+    more["object"] = "mtu";
+    more["command"] = "probe";
+    lines.clear();
+    requests->handle(more, [&](std::string line) { lines.push_back(std::move(line)); });
+    EXPECT_EQ(lines.size(), 1u);
+    return lines.empty() ? Json() : *api::decode(lines[0]);
+  };
+  for (const Json& request : {Json::object(), Json{{"dst", "172.18.1.2"}}}) {
+    const Json reply = probe(request);
+    EXPECT_EQ(reply["exit"], 1);
+    EXPECT_EQ(reply["result"][0]["verdict"], "silent");
+    EXPECT_EQ(reply["result"][0]["needed"], 1400);
+    EXPECT_EQ(reply["result"][0]["text"], "172.18.1.2: 1400 needed, no answer: it does not answer ARP or ND");
+    EXPECT_FALSE(reply["result"][0].contains("passes"));
+  }
+  EXPECT_EQ(probe({{"dst", "172.18.1.77"}})["error"], "172.18.1.77 is not a VTEP");
+  EXPECT_EQ(probe({{"dst", "nonsense"}})["exit"], 2);
+  dataplane->stop();
+  ASSERT_TRUE(eventually([&] { return !control->client().is_connected(); }));
+  EXPECT_EQ(probe(Json::object())["result"][0]["text"], "172.18.1.2: 1400 needed, no answer: the dataplane is not running");
+}
+
 TEST_F(ControlTest, StatsTellOfPacketTooBigMessagesAndFragments) {
   start_control();
   const auto stats = ask({{"object", "stats"}, {"command", "show"}})["result"];

@@ -279,7 +279,10 @@ TEST(FormatMtu, SaysWhatDoesNotAddUpAndWhatToDo) {
                              "first\nsecond\n"))
       << text;
   mtu[0]["margin"] = 10;
+  mtu[0]["mtu"] = 1320;
   EXPECT_NE(show("mtu", mtu).find("\n      10  to spare\n"), std::string::npos);
+  mtu[0]["margin"] = 6;
+  EXPECT_NE(show("mtu", mtu).find("\n       6  to spare, one tag counted\n"), std::string::npos);
 }
 
 TEST(FormatMtu, AProbeIsALineForEachVtep) {

@@ -282,7 +282,7 @@ def the_sum(net):
 
     wrong("tap101i0", 1500, 1332, "tap101i0 has an MTU of 1500, the overlay 1332", "ip link set dev tap101i0 mtu 1332")
     wrong("tap101i0", 1300, 1332, "tap101i0 has an MTU of 1300, the overlay 1332")
-    wrong(UNDERLAY_DEVICE, 1390, 1500, f"{UNDERLAY_DEVICE} has an MTU of 1390, [underlay] mtu says 1400", "raise it")
+    wrong(UNDERLAY_DEVICE, 1390, 1500, f"{UNDERLAY_DEVICE} has an MTU of 1390, [underlay] mtu says 1400", f"raise that of {UNDERLAY_DEVICE}")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ struct MadePort {
 [[nodiscard]] MadePort make_port(const protocol::PortConfig& config, const PortContext& context);
 
 // The kernel UDP socket on a VTEP address and port (design section 3, Fragments): receives whole datagrams that
-// XDP passed (reassembled fragments), or with driver=udp all of them; hands them in with rebuilt outer headers; keeps the host from
-// answering with port-unreachable. `outer_vlan` and `our_mac` are what the rebuilt header carries. Returns null with `reason` set when
-// the port is held by somebody else (a kernel vxlan device): that one keeps it.
+// XDP passed (reassembled fragments), or with driver=udp all of them; hands them in with rebuilt outer headers; keeps
+// the host from answering with port-unreachable. `outer_vlan` and `our_mac` are what the rebuilt header carries. Returns
+// null with `reason` set when the port is held by somebody else (a kernel vxlan device): that one keeps it.
 struct HeldSocketOptions {
   std::uint16_t queues = 1;    // sockets that share the port by flow, one a queue
   bool takes_bundles = false;  // UDP_GRO: rx() may hand in bundles (unbundle.h)

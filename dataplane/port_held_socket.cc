@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel UDP socket on a VTEP's address and port: with af_xdp what XDP passed and the kernel reassembled comes in here, with a udp
-// underlay everything, several datagrams of one flow at a time (UDP_GRO: a bundle, unbundle.h).
-// The headers the kernel took off are put back, so that decap is one code path.
+// The kernel UDP socket on a VTEP's address and port: with af_xdp what XDP passed and the kernel reassembled comes in
+// here, with a udp underlay everything, several datagrams of one flow at a time (UDP_GRO: a bundle, unbundle.h). The
+// headers the kernel took off are put back, so that decap is one code path.
 #include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
@@ -36,15 +36,16 @@ namespace {
 constexpr int kReceiveBufferBytes = 4 << 20;       // for stray fragments
 constexpr int kBulkReceiveBufferBytes = 16 << 20;  // for all that the tunnel carries
 constexpr std::uint8_t kTtl = 64;
-constexpr MacAddress kKernelMac{{0x02, 'k', 'e', 'r', 'n', 'l'}};  // stands for the sender's, which the socket does not tell
+constexpr MacAddress kKernelMac{
+    {0x02, 'k', 'e', 'r', 'n', 'l'}};  // stands for the sender's, which the socket does not tell
 constexpr std::size_t kControlBytes = 2 * CMSG_SPACE(sizeof(int));
 
 // Which SO_MEMINFO word counts datagrams that did not fit (linux/sock_diag.h).
 constexpr std::size_t kMeminfoDrops = 8;
 constexpr std::size_t kMeminfoWords = 9;
 
-// Large buffers for one call of rx(): what is not used goes back at its end, as there are few and every port borrows of them.
-// No more than the processor's cache takes of bundles at once.
+// Large buffers for one call of rx(): what is not used goes back at its end, as there are few and every port borrows of
+// them. No more than the processor's cache takes of bundles at once.
 class LargeLoan {
  public:
   static constexpr unsigned kMost = 8;
@@ -74,23 +75,31 @@ class LargeLoan {
 
 class HeldSocket final : public Port {
  public:
-  HeldSocket(std::vector<FileDescriptor>&& sockets, const IpAddress& local, std::uint16_t udp_port, std::uint16_t outer_vlan,
-             const MacAddress& our_mac, BufferPool& pool, bool takes_bundles)
-      : Port("held socket"), local_(local), udp_port_(udp_port), outer_vlan_(outer_vlan), our_mac_(our_mac), takes_bundles_(takes_bundles) {
+  HeldSocket(std::vector<FileDescriptor>&& sockets, const IpAddress& local, std::uint16_t udp_port,
+             std::uint16_t outer_vlan, const MacAddress& our_mac, BufferPool& pool, bool takes_bundles)
+      : Port("held socket"),
+        local_(local),
+        udp_port_(udp_port),
+        outer_vlan_(outer_vlan),
+        our_mac_(our_mac),
+        takes_bundles_(takes_bundles) {
     for (auto& fd : sockets) queues_.push_back(std::make_unique<Queue>(std::move(fd), pool));
     if (!takes_bundles) return;
     for (auto& q : queues_)
-      if (pool.allocate_large(&q->reserve, 1) != 1) throw std::runtime_error("held socket: no large buffer; give more with --memory");
+      if (pool.allocate_large(&q->reserve, 1) != 1)
+        throw std::runtime_error("held socket: no large buffer; give more with --memory");
   }
 
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
     bool goes_on = false;
     if (!takes_bundles_) return receive(q, out, std::min(count, kMaxBurst), goes_on);
-    if (q.next < q.datagrams) [[unlikely]] return hand_out(q, out, count);
+    if (q.next < q.datagrams) [[unlikely]]
+      return hand_out(q, out, count);
     // One message first, so that a poll in vain borrows nothing; then a few at a time, as each needs a large buffer.
     unsigned received = receive_first(q, out, count, goes_on);
-    while (goes_on && received < count) received += receive(q, out + received, std::min(count - received, kMaxBurst), goes_on);
+    while (goes_on && received < count)
+      received += receive(q, out + received, std::min(count - received, kMaxBurst), goes_on);
     q.large.give_back();
     return received;
   }
@@ -113,7 +122,8 @@ class HeldSocket final : public Port {
 
  private:
   struct alignas(64) Queue {
-    Queue(FileDescriptor&& socket, BufferPool& buffers) : fd(std::move(socket)), stash(buffers), large(buffers), pool(buffers) {}
+    Queue(FileDescriptor&& socket, BufferPool& buffers)
+        : fd(std::move(socket)), stash(buffers), large(buffers), pool(buffers) {}
     FileDescriptor fd;
     BufferStash stash;
     LargeLoan large;
@@ -125,7 +135,8 @@ class HeldSocket final : public Port {
     Queue& operator=(const Queue&) = delete;
     BufferPool& pool;
     std::atomic<std::uint64_t> missed{0};  // written by the worker
-    // Always one large buffer at hand; and the bundle in it, when it had to stay, of which datagrams `next` and on are still to be handed on.
+    // Always one large buffer at hand; and the bundle in it, when it had to stay, of which datagrams `next` and on are
+    // still to be handed on.
     Packet reserve, bundle;
     unsigned next = 0, datagrams = 0;
     // Of the call being made; here for their size.
@@ -135,8 +146,9 @@ class HeldSocket final : public Port {
     alignas(cmsghdr) std::array<std::array<char, kControlBytes>, kMaxBurst> controls;
   };
 
-  // One recvmmsg. An ordinary buffer for each message, and behind it, where bundles come, the back part of a large one, whose front has
-  // room for what went into the ordinary one. `goes_on`: there may be more, and no bundle came that is work enough for now.
+  // One recvmmsg. An ordinary buffer for each message, and behind it, where bundles come, the back part of a large one,
+  // whose front has room for what went into the ordinary one. `goes_on`: there may be more, and no bundle came that is
+  // work enough for now.
   unsigned receive(Queue& q, Packet* out, unsigned count, bool& goes_on) noexcept {
     goes_on = false;
     const unsigned n = std::min(q.stash.fill(count), takes_bundles_ ? q.large.fill() : kMaxBurst);
@@ -249,7 +261,8 @@ class HeldSocket final : public Port {
       mark_bundle(frame, static_cast<std::uint16_t>(payload - sizeof(UdpHeader) - frame.data), told.segment_size);
   }
 
-  // What the kernel says beside the bytes: TOS or traffic class (decap needs its ECN bits, RFC 6040), and the datagram size of a bundle.
+  // What the kernel says beside the bytes: TOS or traffic class (decap needs its ECN bits, RFC 6040), and the datagram
+  // size of a bundle.
   struct Told {
     std::uint8_t tos = 0;
     std::uint16_t segment_size = 0;
@@ -278,8 +291,10 @@ class HeldSocket final : public Port {
     udp->destination_port = Be16(udp_port_);
     udp->length = Be16(static_cast<std::uint16_t>(frame.length));
     udp->checksum = Be16(0);
-    if (local_.is_v4()) push_ipv4(frame, sender, tos);
-    else push_ipv6(frame, sender, tos);
+    if (local_.is_v4())
+      push_ipv4(frame, sender, tos);
+    else
+      push_ipv6(frame, sender, tos);
     Be16 type = local_.is_v4() ? ether_type::kIpv4 : ether_type::kIpv6;
     if (outer_vlan_ != 0) {
       frame.push_front(sizeof(VlanTag));
@@ -325,11 +340,13 @@ class HeldSocket final : public Port {
 };
 
 void set(const FileDescriptor& fd, int level, int option, int value) {
-  if (::setsockopt(fd.get(), level, option, &value, sizeof value) != 0) throw_errno("held socket", "cannot set option " + std::to_string(option));
+  if (::setsockopt(fd.get(), level, option, &value, sizeof value) != 0)
+    throw_errno("held socket", "cannot set option " + std::to_string(option));
 }
 
 // Bound to the VTEP address and port; empty: somebody has it. FREEBIND: the address may come later.
-FileDescriptor open_socket(const IpAddress& local, std::uint16_t udp_port, const HeldSocketOptions& options, bool is_shared) {
+FileDescriptor open_socket(const IpAddress& local, std::uint16_t udp_port, const HeldSocketOptions& options,
+                           bool is_shared) {
   const bool v4 = local.is_v4();
   FileDescriptor fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) throw_errno("held socket", "cannot open it");
@@ -356,7 +373,8 @@ FileDescriptor open_socket(const IpAddress& local, std::uint16_t udp_port, const
   if (::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) != 0)
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
   const int on = 1;
-  if (options.takes_bundles) (void)::setsockopt(fd.get(), SOL_UDP, UDP_GRO, &on, sizeof on);  // before Linux 5.0: one by one then
+  if (options.takes_bundles)
+    (void)::setsockopt(fd.get(), SOL_UDP, UDP_GRO, &on, sizeof on);  // before Linux 5.0: one by one then
   if (is_shared) set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
   if (errno != EADDRINUSE) throw_errno("held socket", fmt::format("cannot bind UDP port {}", udp_port));
@@ -377,11 +395,13 @@ std::shared_ptr<Port> make_held_socket(const IpAddress& local, std::uint16_t udp
   }
   if (!std::all_of(sockets.begin(), sockets.end(), [](const auto& fd) { return static_cast<bool>(fd); })) {
     const std::string holder = vxlan_netdev_on(udp_port);
-    reason = fmt::format("UDP port {} is held by {}", udp_port,
-                         holder.empty() ? "another program (ss -ulpn names it)" : "the kernel's vxlan device " + holder);
+    reason =
+        fmt::format("UDP port {} is held by {}", udp_port,
+                    holder.empty() ? "another program (ss -ulpn names it)" : "the kernel's vxlan device " + holder);
     return nullptr;
   }
-  return std::make_shared<HeldSocket>(std::move(sockets), local, udp_port, outer_vlan, our_mac, pool, options.takes_bundles);
+  return std::make_shared<HeldSocket>(std::move(sockets), local, udp_port, outer_vlan, our_mac, pool,
+                                      options.takes_bundles);
 }
 
 }  // namespace vx

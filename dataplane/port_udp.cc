@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The underlay through kernel UDP sockets: what XDP does not reach (wireguard, bridges, loopback, any route). Sends only;
-// what comes for the VTEP's port comes through the held socket (port_held_socket.cc).
+// The underlay through kernel UDP sockets: what XDP does not reach (wireguard, bridges, loopback, any route). Sends
+// only; what comes for the VTEP's port comes through the held socket (port_held_socket.cc).
 //
-// A frame comes with outer headers as for any underlay. Taken from them: addresses, ports, TOS, TTL, and from the checksum field whether
-// there is to be one. The kernel makes its own of all that, so MAC addresses, VLAN tag, lengths and sums are not looked at.
-// Frames in a row with one way and one length become one datagram train by UDP_SEGMENT: one system call, one route look-up and one walk
-// through the kernel for up to 64. A train needs a checksum (the kernel refuses it with SO_NO_CHECK). Encapsulated
-// super-frames are cut into such trains here, in one pass.
+// A frame comes with outer headers as for any underlay. Taken from them: addresses, ports, TOS, TTL, and from the
+// checksum field whether there is to be one. The kernel makes its own of all that, so MAC addresses, VLAN tag, lengths
+// and sums are not looked at. Frames in a row with one way and one length become one datagram train by UDP_SEGMENT: one
+// system call, one route look-up and one walk through the kernel for up to 64. A train needs a checksum (the kernel
+// refuses it with SO_NO_CHECK). Encapsulated super-frames are cut into such trains here, in one pass.
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -35,9 +35,10 @@
 namespace vx {
 namespace {
 
-constexpr unsigned kMaxSegments = 64;               // UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT
-constexpr std::uint32_t kMaxTrainBytes = 65'535 - sizeof(Ipv6Header) - sizeof(UdpHeader);  // over IPv4 20 more would fit
-constexpr unsigned kFramesWithoutTrain = 16'384;    // sent singly after a refused train, before the next is tried
+constexpr unsigned kMaxSegments = 64;  // UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT
+constexpr std::uint32_t kMaxTrainBytes =
+    65'535 - sizeof(Ipv6Header) - sizeof(UdpHeader);  // over IPv4 20 more would fit
+constexpr unsigned kFramesWithoutTrain = 16'384;      // sent singly after a refused train, before the next is tried
 constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(std::uint16_t)) + CMSG_SPACE(sizeof(int));
 
 // Where in an outer frame is what the kernel is told.
@@ -104,21 +105,30 @@ bool find_way(const Packet& packet, Way& way) noexcept {
 // Of a datagram or train that the kernel refused; kNone: there is no room now.
 DropReason refusal(int error) noexcept {
   switch (error) {
-    case EAGAIN: case EINTR: case ENOBUFS: case ENOMEM: return DropReason::kNone;
+    case EAGAIN:
+    case EINTR:
+    case ENOBUFS:
+    case ENOMEM: return DropReason::kNone;
     case EMSGSIZE: return DropReason::kUnderlayMtuExceeded;
     // No route, or one that leads nowhere (EACCES: prohibit, EINVAL: blackhole, or our address is gone).
-    case ENETUNREACH: case EHOSTUNREACH: case EACCES: case EINVAL: case EADDRNOTAVAIL: return DropReason::kUnderlayUnresolved;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case EACCES:
+    case EINVAL:
+    case EADDRNOTAVAIL: return DropReason::kUnderlayUnresolved;
     default: return DropReason::kPortDown;  // EPERM: a firewall's; ENETDOWN
   }
 }
 
-// Errors that may be an earlier datagram's, told by ICMP: reported once, and nothing is sent by the call that reports them.
+// Errors that may be an earlier datagram's, told by ICMP: reported once, and nothing is sent by the call that reports
+// them.
 bool may_be_of_an_earlier_one(int error) noexcept {
-  return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EPROTO || error == ENOPROTOOPT;
+  return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EPROTO ||
+         error == ENOPROTOOPT;
 }
 
-// Errors by which the kernel refuses a train where it would take single datagrams: a device without checksum offload below it
-// (before Linux 6.11), IPsec, a kernel without UDP_SEGMENT.
+// Errors by which the kernel refuses a train where it would take single datagrams: a device without checksum offload
+// below it (before Linux 6.11), IPsec, a kernel without UDP_SEGMENT.
 bool may_be_of_the_train(int error) noexcept { return error == EIO || error == EINVAL || error == EOPNOTSUPP; }
 
 // Messages for one sendmmsg on one socket.
@@ -142,8 +152,9 @@ class UdpPort final : public Port {
     Queue& q = *queues_[queue];
     unsigned done = 0;
     while (done < count) {
-      const unsigned sent = packets[done]->offload.is_super_frame() ? send_super_frame(q, *packets[done])
-                                                                    : send_run(q, packets + done, std::min(count - done, kMaxBurst));
+      const unsigned sent = packets[done]->offload.is_super_frame()
+                                ? send_super_frame(q, *packets[done])
+                                : send_run(q, packets + done, std::min(count - done, kMaxBurst));
       if (sent == 0) break;
       done += sent;
     }
@@ -164,7 +175,7 @@ class UdpPort final : public Port {
  private:
   struct alignas(64) Queue {
     UdpSockets sockets;
-    unsigned without_train = 0;          // frames still to be sent singly
+    unsigned without_train = 0;            // frames still to be sent singly
     std::atomic<std::uint64_t> errors{0};  // written by the worker that sends
     // Of the call being made; here for its size.
     std::array<mmsghdr, kMaxBurst> messages;
@@ -247,7 +258,8 @@ class UdpPort final : public Port {
   }
 
   // Datagrams `first` and on, one behind the other as a train lies; the bytes of all.
-  static std::uint32_t make_segments(Queue& q, const Segmenter& cut, unsigned first, unsigned count, const std::uint8_t* vxlan) noexcept {
+  static std::uint32_t make_segments(Queue& q, const Segmenter& cut, unsigned first, unsigned count,
+                                     const std::uint8_t* vxlan) noexcept {
     std::uint8_t* to = q.segments.data();
     for (unsigned i = 0; i < count; ++i) {
       std::memcpy(to, vxlan, sizeof(VxlanHeader));
@@ -261,8 +273,8 @@ class UdpPort final : public Port {
   }
 
   // Sends what make_segments() made; how many datagrams went, errno if not all.
-  static unsigned send_segments(Queue& q, const UdpSocket& socket, const Way& way, unsigned count, std::uint32_t longest,
-                                std::uint32_t bytes) noexcept {
+  static unsigned send_segments(Queue& q, const UdpSocket& socket, const Way& way, unsigned count,
+                                std::uint32_t longest, std::uint32_t bytes) noexcept {
     bool is_refused = false;
     if (way.checksum && q.without_train == 0 && count > 1) {
       q.parts[0] = {q.segments.data(), bytes};
@@ -304,8 +316,8 @@ class UdpPort final : public Port {
       const std::uint32_t bytes = packet.length - way.payload;
       q.parts[i] = {packet.data + way.payload, bytes};
       Train* train = trains == 0 ? nullptr : &q.trains[trains - 1];
-      if (!is_open || bytes > train->segment_size || train->frames == kMaxSegments || train->bytes + bytes > kMaxTrainBytes ||
-          !way.shares_train(last)) {
+      if (!is_open || bytes > train->segment_size || train->frames == kMaxSegments ||
+          train->bytes + bytes > kMaxTrainBytes || !way.shares_train(last)) {
         train = &q.trains[trains];
         start(*train, way, bytes, q.messages[trains].msg_hdr, &q.parts[i]);
         ++trains;
@@ -342,7 +354,8 @@ class UdpPort final : public Port {
       std::memcpy(&train.destination.sin6_addr, way.addresses + 16, 16);
       message.msg_namelen = sizeof train.destination;
     }
-    if (way.tos != 0) add_control(message, way.is_v4 ? IPPROTO_IP : IPPROTO_IPV6, way.is_v4 ? IP_TOS : IPV6_TCLASS, int{way.tos});
+    if (way.tos != 0)
+      add_control(message, way.is_v4 ? IPPROTO_IP : IPPROTO_IPV6, way.is_v4 ? IP_TOS : IPV6_TCLASS, int{way.tos});
   }
   static void finish(const Train& train, msghdr& message) noexcept {
     if (train.frames > 1) add_control(message, SOL_UDP, UDP_SEGMENT, train.segment_size);
@@ -366,7 +379,8 @@ class UdpPort final : public Port {
 
 MadePort make_udp_port(const protocol::PortConfig& config, const PortContext& context) {
   const std::string name(protocol::text_of(config.name));
-  if (config.role != protocol::PortRole::kUnderlay) throw std::runtime_error(name + ": driver=udp is for the underlay only");
+  if (config.role != protocol::PortRole::kUnderlay)
+    throw std::runtime_error(name + ": driver=udp is for the underlay only");
   const std::uint16_t queues = std::max<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1);
   MadePort made;
   made.ifindex = netdev::index(name);  // 0: the name is one for people only, the kernel routes

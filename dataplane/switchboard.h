@@ -52,8 +52,9 @@ class Switchboard {
   protocol::PortInfo set_port(const protocol::PortConfig& config);
   [[nodiscard]] std::vector<protocol::PortInfo> ports() const;  // by index
 
-  // With driver=udp and a UDP port that somebody else holds these two do what they are asked and then throw EADDRINUSE: it
-  // is tried again every few seconds, and by asking again control learns when all is well.
+  // With driver=udp and a UDP port that somebody else holds this and set_overlay() do what they
+  // are asked and then throw EADDRINUSE: the port is tried again every few seconds, and by asking
+  // again control learns when all is well.
   void set_underlay(const protocol::UnderlayConfig& config);
   [[nodiscard]] const protocol::UnderlayConfig& underlay() const noexcept {
     return model_.underlay;

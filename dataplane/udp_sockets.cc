@@ -60,7 +60,8 @@ int UdpSocket::open(const IpAddress& local, std::uint16_t wanted_port) noexcept 
   FileDescriptor fd(::socket(is_v4_ ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd || !prepare(fd.get(), is_v4_)) return errno;
   for (unsigned i = 0; i < kTriedPorts; ++i) {
-    const auto port = static_cast<std::uint16_t>((wanted_port & ~(kPortsOfSlot - 1)) | ((wanted_port + i) & (kPortsOfSlot - 1)));
+    const auto port =
+        static_cast<std::uint16_t>((wanted_port & ~(kPortsOfSlot - 1)) | ((wanted_port + i) & (kPortsOfSlot - 1)));
     if (bind_to(fd.get(), local, port)) {
       fd_ = std::move(fd);
       return 0;

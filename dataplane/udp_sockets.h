@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel UDP sockets that the udp underlay driver sends through: 64 for each local VTEP address, by flow.
 //
-// A flow's outer source port picks the slot, the slot's socket is bound to a port of the slot's own 256: a flow always leaves from one
-// port, and flows spread over 64 (RFC 7348 section 5 wants the port for ECMP). Opened when first used.
+// A flow's outer source port picks the slot, the slot's socket is bound to a port of the slot's own 256: a flow always
+// leaves from one port, and flows spread over 64 (RFC 7348 section 5 wants the port for ECMP). Opened when first used.
 // Threads: one worker's (each transmit queue has its own set).
 #pragma once
 
@@ -16,9 +16,9 @@
 
 namespace vx {
 
-// IP_PMTUDISC_DO, not PROBE: both set DF and never fragment, but only DO obeys the path MTU that the kernel learns from ICMP about
-// our datagrams (it can: the socket that sent them is there), so that a frame too big for the path is refused
-// with EMSGSIZE here, where its sender can be told, and does not vanish on the way.
+// IP_PMTUDISC_DO, not PROBE: both set DF and never fragment, but only DO obeys the path MTU that the kernel learns from
+// ICMP about our datagrams (it can: the socket that sent them is there), so that a frame too big for the path is
+// refused with EMSGSIZE here, where its sender can be told, and does not vanish on the way.
 class UdpSocket {
  public:
   // 0, or the errno of what failed. `wanted_port`: taken when it is free, else another of its slot.
@@ -31,8 +31,8 @@ class UdpSocket {
  private:
   FileDescriptor fd_;
   bool is_v4_ = true;
-  bool checksum_ = true;    // as the kernel has it
-  std::uint16_t ttl_ = 0;   // 0: not set yet
+  bool checksum_ = true;   // as the kernel has it
+  std::uint16_t ttl_ = 0;  // 0: not set yet
 };
 
 class UdpSockets {
@@ -40,7 +40,9 @@ class UdpSockets {
   static constexpr unsigned kSlots = 64;
   static constexpr std::size_t kMostLocals = 8;  // as many as an underlay has; the oldest goes when there are more
 
-  [[nodiscard]] static constexpr unsigned slot_of(std::uint16_t source_port) noexcept { return source_port >> 8 & (kSlots - 1); }
+  [[nodiscard]] static constexpr unsigned slot_of(std::uint16_t source_port) noexcept {
+    return source_port >> 8 & (kSlots - 1);
+  }
   // Null when it cannot be opened; `error` then says why.
   [[nodiscard]] UdpSocket* find(const IpAddress& local, std::uint16_t source_port, int& error) noexcept;
 

@@ -46,7 +46,8 @@ bool fill_from_bundle(const Packet& bundle, unsigned i, Packet& out) noexcept {
   const std::uint16_t header = bundle.offload.header_length;
   const Datagram datagram = datagram_of(bundle, i);
   const std::uint32_t length = header + datagram.length;
-  if (length > out.tailroom) [[unlikely]] return false;
+  if (length > out.tailroom) [[unlikely]]
+    return false;
   std::memcpy(out.data, bundle.data, header);
   std::memcpy(out.data + header, datagram.data, datagram.length);
   patch_lengths(out.data, bundle.offload.checksum_start, datagram.length);

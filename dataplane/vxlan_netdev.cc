@@ -67,9 +67,11 @@ std::string vxlan_netdev_on(std::uint16_t udp_port) noexcept {
       while (left.size() >= sizeof(nlmsghdr)) {
         nlmsghdr header;
         std::memcpy(&header, left.data(), sizeof header);
-        if (header.nlmsg_type != RTM_NEWLINK || header.nlmsg_len > left.size() || header.nlmsg_len < NLMSG_LENGTH(sizeof(ifinfomsg)))
+        if (header.nlmsg_type != RTM_NEWLINK || header.nlmsg_len > left.size() ||
+            header.nlmsg_len < NLMSG_LENGTH(sizeof(ifinfomsg)))
           return {};  // the end, or an error
-        const Bytes link = left.subspan(NLMSG_SPACE(sizeof(ifinfomsg)), header.nlmsg_len - NLMSG_SPACE(sizeof(ifinfomsg)));
+        const Bytes link =
+            left.subspan(NLMSG_SPACE(sizeof(ifinfomsg)), header.nlmsg_len - NLMSG_SPACE(sizeof(ifinfomsg)));
         if (is_on(link, udp_port)) return std::string(text(attribute(link, IFLA_IFNAME)));
         left = left.subspan(std::min<std::size_t>(NLMSG_ALIGN(header.nlmsg_len), left.size()));
       }

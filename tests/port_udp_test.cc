@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The udp underlay driver against the real kernel: what is on the wire, over loopback into the held socket and back out of its
-// bundles, and every refusal. In a network namespace of its own; needs root.
+// The udp underlay driver against the real kernel: what is on the wire, over loopback into the held socket and back out
+// of its bundles, and every refusal. In a network namespace of its own; needs root.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -31,8 +31,8 @@
 // What the driver calls; a kernel of another age, or one with no room, is played here.
 namespace {
 struct KernelPlay {
-  int train_error = 0;        // for every train of datagrams
-  int next_error = 0;         // for the next call, once
+  int train_error = 0;  // for every train of datagrams
+  int next_error = 0;   // for the next call, once
   unsigned calls_until_full = ~0u;
   unsigned trains = 0, calls = 0;
 } kernel_play;
@@ -45,7 +45,9 @@ bool is_train(const msghdr& message) {
 extern "C" int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
   ++kernel_play.calls;
   kernel_play.trains += is_train(messages[0].msg_hdr);
-  errno = kernel_play.calls > kernel_play.calls_until_full ? EAGAIN : is_train(messages[0].msg_hdr) ? kernel_play.train_error : 0;
+  errno = kernel_play.calls > kernel_play.calls_until_full ? EAGAIN
+          : is_train(messages[0].msg_hdr)                  ? kernel_play.train_error
+                                                           : 0;
   if (errno == 0) errno = std::exchange(kernel_play.next_error, 0);
   return errno != 0 ? -1 : static_cast<int>(::syscall(SYS_sendmmsg, fd, messages, count, flags));
 }
@@ -61,7 +63,8 @@ using testkit::kOurMac;
 using testkit::kPeerMac;
 
 const IpAddress kNear4 = IpAddress::v4(10, 77, 0, 1), kFar4 = IpAddress::v4(10, 77, 0, 2);
-const IpAddress kNear6{{0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}, kFar6{{0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}};
+const IpAddress kNear6{{0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}},
+    kFar6{{0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}};
 const IpAddress kLo1 = IpAddress::v4(127, 0, 0, 1), kLo2 = IpAddress::v4(127, 0, 0, 2);
 constexpr std::uint16_t kPort = 50'000;
 constexpr std::size_t kOuter4 = 14 + 20 + 8, kOuter6 = 14 + 40 + 8;
@@ -84,12 +87,16 @@ class World : public testing::Environment {
     (void)::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
     sh("mkdir -p /run/netns");
     ASSERT_EQ(::mount("none", "/run/netns", "tmpfs", 0, nullptr), 0);
-    ASSERT_EQ(sh("ip link set lo up && ip netns add far && ip link add ua type veth peer name ub netns far && ip link set ua up"
-                 " && ethtool -K ua tx off tso off gso off sg off txvlan off >/dev/null"
-                 " && ip addr add 10.77.0.1/24 dev ua && ip addr add fd77::1/64 dev ua nodad && ip addr add fd77:1::1/128 dev lo"
-                 " && ip addr add fd77:1::2/128 dev lo && ip netns exec far sh -c 'ip link set lo up; ip link set ub up;"
-                 " ethtool -K ub gro off tx off >/dev/null; ip addr add 10.77.0.2/24 dev ub; ip addr add fd77::2/64 dev ub nodad'"),
-              "");
+    ASSERT_EQ(
+        sh("ip link set lo up && ip netns add far && ip link add ua type veth peer name ub netns far && ip link set ua "
+           "up"
+           " && ethtool -K ua tx off tso off gso off sg off txvlan off >/dev/null"
+           " && ip addr add 10.77.0.1/24 dev ua && ip addr add fd77::1/64 dev ua nodad && ip addr add fd77:1::1/128 "
+           "dev lo"
+           " && ip addr add fd77:1::2/128 dev lo && ip netns exec far sh -c 'ip link set lo up; ip link set ub up;"
+           " ethtool -K ub gro off tx off >/dev/null; ip addr add 10.77.0.2/24 dev ub; ip addr add fd77::2/64 dev ub "
+           "nodad'"),
+        "");
   }
 };
 [[maybe_unused]] auto* const kWorld = testing::AddGlobalTestEnvironment(new World);
@@ -121,7 +128,8 @@ class FarEnd {
       if (n < 0) break;
       frame.resize(static_cast<std::size_t>(n));
       const std::size_t udp = frame[12] == 0x08 ? 34 : 54;
-      if (frame.size() > udp + 8 && frame[udp + 2] == 4789 >> 8 && frame[udp + 3] == (4789 & 255) && frame[udp - (udp == 34 ? 11 : 34)] == 17)
+      if (frame.size() > udp + 8 && frame[udp + 2] == 4789 >> 8 && frame[udp + 3] == (4789 & 255) &&
+          frame[udp - (udp == 34 ? 11 : 34)] == 17)
         all.push_back(std::move(frame));
     }
     return all;
@@ -144,7 +152,9 @@ bool is_udp_sum_right(const Bytes& frame) {
 
 class Pool : public testkit::HeapPool {
  public:
-  unsigned allocate_large(Packet* out, unsigned count) noexcept override { return has_large ? HeapPool::allocate_large(out, count) : 0; }
+  unsigned allocate_large(Packet* out, unsigned count) noexcept override {
+    return has_large ? HeapPool::allocate_large(out, count) : 0;
+  }
   bool has_large = true;
 };
 
@@ -161,7 +171,8 @@ class PortUdp : public testing::Test {
   }
   void TearDown() override { port_.reset(); }
 
-  static FrameBuilder outer(std::uint16_t flow = kPort, const IpAddress& to = kFar4, std::uint8_t tos = 0, std::uint8_t ttl = 64) {
+  static FrameBuilder outer(std::uint16_t flow = kPort, const IpAddress& to = kFar4, std::uint8_t tos = 0,
+                            std::uint8_t ttl = 64) {
     FrameBuilder b;
     b.eth(kPeerMac, kOurMac).ipv4(to == kLo2 ? kLo1 : kNear4, to).tos(tos).ttl(ttl).udp(flow, kVxlanPort).vxlan(1000);
     return b;
@@ -236,7 +247,8 @@ class PortUdp : public testing::Test {
 
 TEST_F(PortUdp, PayloadAddressesPortsTosAndTtlAreThoseOfTheFrame) {
   FarEnd far;
-  const Bytes four = (outer(kPort, kFar4, 0xb9, 33).payload(100)).build(), six = outer6(kNear6, kFar6, 0x2e).payload(100).build();
+  const Bytes four = (outer(kPort, kFar4, 0xb9, 33).payload(100)).build(),
+              six = outer6(kNear6, kFar6, 0x2e).payload(100).build();
   EXPECT_TRUE(send({four, six}).empty());
   const auto frames = far.frames(2);
   ASSERT_EQ(frames.size(), 2u);
@@ -244,7 +256,8 @@ TEST_F(PortUdp, PayloadAddressesPortsTosAndTtlAreThoseOfTheFrame) {
   EXPECT_EQ(ip->tos, 0xb9);
   EXPECT_EQ(ip->ttl, 33);
   EXPECT_EQ(ip->flags_fragment, Be16(kIpv4DontFragment));
-  EXPECT_TRUE(std::equal(frames[0].begin() + 26, frames[0].begin() + 40, four.begin() + 26)) << "addresses, ports, length";
+  EXPECT_TRUE(std::equal(frames[0].begin() + 26, frames[0].begin() + 40, four.begin() + 26))
+      << "addresses, ports, length";
   EXPECT_EQ(Bytes(frames[0].begin() + kOuter4, frames[0].end()), Bytes(four.begin() + kOuter4, four.end()));
   EXPECT_TRUE(is_udp_sum_right(frames[0]));
   EXPECT_EQ(ipv6_traffic_class(&frames[1][14]), 0x2e);
@@ -310,7 +323,8 @@ TEST_F(PortUdp, FramesOfOneSizeAndAShorterOneArriveSinglyAndInOrder) {
   const auto frames = far.frames(sent.size());
   ASSERT_EQ(frames.size(), sent.size());
   for (std::size_t i = 0; i < frames.size(); ++i) {
-    EXPECT_EQ(Bytes(frames[i].begin() + kOuter4, frames[i].end()), Bytes(sent[i].begin() + kOuter4, sent[i].end())) << i;
+    EXPECT_EQ(Bytes(frames[i].begin() + kOuter4, frames[i].end()), Bytes(sent[i].begin() + kOuter4, sent[i].end()))
+        << i;
     EXPECT_TRUE(is_udp_sum_right(frames[i]));
     EXPECT_EQ(view<Ipv4Header>(&frames[i][14])->flags_fragment, Be16(kIpv4DontFragment));
   }
@@ -377,13 +391,17 @@ TEST_P(PortUdpSuper, IsOnTheWireAsItsSegments) {
   for (std::size_t i = 0; i < seen.size(); ++i) {
     EXPECT_EQ(Bytes(seen[i].begin() + static_cast<std::ptrdiff_t>(front), seen[i].end()), expected[i]) << i;
     EXPECT_EQ(view<VxlanHeader>(&seen[i][front - 8])->vni_reserved, Be32(1000 << 8));
-    if (c.checksum) EXPECT_TRUE(is_udp_sum_right(seen[i]));
-    else EXPECT_EQ(seen[i][front - 10] | seen[i][front - 9], 0);
+    if (c.checksum)
+      EXPECT_TRUE(is_udp_sum_right(seen[i]));
+    else
+      EXPECT_EQ(seen[i][front - 10] | seen[i][front - 9], 0);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Each, PortUdpSuper,
-                         testing::Values(SuperCase{"Tcp4In4", true, true, true, true}, SuperCase{"Tcp6In4", true, false, true, true},
-                                         SuperCase{"Tcp4In6", true, true, false, true}, SuperCase{"Udp4In4", false, true, true, true},
+                         testing::Values(SuperCase{"Tcp4In4", true, true, true, true},
+                                         SuperCase{"Tcp6In4", true, false, true, true},
+                                         SuperCase{"Tcp4In6", true, true, false, true},
+                                         SuperCase{"Udp4In4", false, true, true, true},
                                          SuperCase{"Tcp4In4WithoutChecksum", true, true, true, false}),
                          [](const auto& one) { return std::string(one.param.name); });
 
@@ -429,7 +447,8 @@ TEST_F(PortUdp, TheRestOfASuperFrameThatFindsNoRoomIsCounted) {
 TEST_F(PortUdp, ASuperFrameAboveThePathMtuIsRefusedAsOne) {
   sh("ip route add 10.77.0.2/32 dev ua mtu lock 1300");
   const Super super = super_frame(outer());
-  EXPECT_EQ(send({super.frame}, super.meta), (std::map<std::size_t, DropReason>{{0, DropReason::kUnderlayMtuExceeded}}));
+  EXPECT_EQ(send({super.frame}, super.meta),
+            (std::map<std::size_t, DropReason>{{0, DropReason::kUnderlayMtuExceeded}}));
   sh("ip route del 10.77.0.2/32 dev ua");
 }
 
@@ -460,7 +479,8 @@ TEST_F(PortUdp, ATrainComesInAsABundle) {
   EXPECT_EQ(bundles_, 1u);
   ASSERT_EQ(frames.size(), sent.size());
   for (std::size_t i = 0; i < frames.size(); ++i) {
-    EXPECT_EQ(Bytes(frames[i].begin() + kOuter4, frames[i].end()), Bytes(sent[i].begin() + kOuter4, sent[i].end())) << i;
+    EXPECT_EQ(Bytes(frames[i].begin() + kOuter4, frames[i].end()), Bytes(sent[i].begin() + kOuter4, sent[i].end()))
+        << i;
     const auto* ip = view<Ipv4Header>(&frames[i][14]);
     EXPECT_EQ(ip->total_length.host(), frames[i].size() - 14);
     EXPECT_EQ(ip->tos, 3);
@@ -470,7 +490,8 @@ TEST_F(PortUdp, ATrainComesInAsABundle) {
 }
 
 TEST_F(PortUdp, BundlesOverIpv6) {
-  const IpAddress one{{0xfd, 0x77, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}}, two{{0xfd, 0x77, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}};
+  const IpAddress one{{0xfd, 0x77, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}},
+      two{{0xfd, 0x77, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}};
   const auto held = hold(two);
   ASSERT_TRUE(held) << reason_;
   const std::vector<Bytes> sent(45, outer6(one, two, 1).payload(1300).build());
@@ -489,7 +510,8 @@ TEST_F(PortUdp, SmallDatagramsStayInOrdinaryBuffersAndManyComeAtOnce) {
   const auto held = hold(kLo2);
   ASSERT_TRUE(held) << reason_;
   std::vector<Bytes> sent;
-  for (unsigned i = 0; i < 60; ++i) sent.push_back(outer(static_cast<std::uint16_t>(49'152 + i * 256), kLo2).payload(64 + i).build());
+  for (unsigned i = 0; i < 60; ++i)
+    sent.push_back(outer(static_cast<std::uint16_t>(49'152 + i * 256), kLo2).payload(64 + i).build());
   EXPECT_TRUE(send(sent).empty());
   const auto packets = receive(*held, 60);
   ASSERT_EQ(packets.size(), 60u);
@@ -519,7 +541,8 @@ TEST_F(PortUdp, SeveralQueuesShareThePortByFlowAndNobodyElseMayJoin) {
   EXPECT_FALSE(hold(kLo2, {2, true})) << "another instance";
   EXPECT_THAT(reason_, HasSubstr("another program"));
   std::vector<Bytes> sent;
-  for (unsigned i = 0; i < 64; ++i) sent.push_back(outer(static_cast<std::uint16_t>(49'152 + i * 256), kLo2).payload(64).build());
+  for (unsigned i = 0; i < 64; ++i)
+    sent.push_back(outer(static_cast<std::uint16_t>(49'152 + i * 256), kLo2).payload(64).build());
   EXPECT_TRUE(send(sent).empty());
   Packet packets[kMaxBurst];
   std::size_t all = 0;
@@ -543,9 +566,11 @@ TEST_F(PortUdp, TheKernelVxlanDeviceThatHoldsThePortIsNamed) {
 
 TEST_F(PortUdp, AFrameAboveTheDevicesMtuIsRefusedAndTheNextPasses) {
   FarEnd far;
-  const Bytes fits = outer().payload(1500 - 36).build(), large = outer().payload(1501 - 36).build(), large6 = outer6().payload(1500).build();
+  const Bytes fits = outer().payload(1500 - 36).build(), large = outer().payload(1501 - 36).build(),
+              large6 = outer6().payload(1500).build();
   const auto refused = send({fits, large, large, large6, fits});
-  EXPECT_EQ(refused, (std::map<std::size_t, DropReason>{{1, DropReason::kUnderlayMtuExceeded}, {2, DropReason::kUnderlayMtuExceeded},
+  EXPECT_EQ(refused, (std::map<std::size_t, DropReason>{{1, DropReason::kUnderlayMtuExceeded},
+                                                        {2, DropReason::kUnderlayMtuExceeded},
                                                         {3, DropReason::kUnderlayMtuExceeded}}));
   EXPECT_EQ(far.frames(2).size(), 2u);
   EXPECT_EQ(port_->lost().tx_errors, 3u);
@@ -562,7 +587,8 @@ TEST_F(PortUdp, ThePathMtuThatTheKernelHasLearntIsObeyed) {
 }
 
 TEST_F(PortUdp, WithoutARouteItIsUnresolved) {
-  const auto refused = send({outer(kPort, IpAddress::v4(203, 0, 113, 9)).payload(60).build(), outer().payload(60).build()});
+  const auto refused =
+      send({outer(kPort, IpAddress::v4(203, 0, 113, 9)).payload(60).build(), outer().payload(60).build()});
   EXPECT_EQ(refused, (std::map<std::size_t, DropReason>{{0, DropReason::kUnderlayUnresolved}}));
 }
 

@@ -13,15 +13,24 @@ namespace {
 using testkit::Bytes;
 using testkit::FrameBuilder;
 
-// Made by scapy 2.5.0, VXLAN datagrams of 12, 12 and 9 bytes as `Ether(dst="02:00:00:00:00:01",src="02:00:00:00:00:02")/IP(src=
-// "172.18.1.2",dst="172.18.1.1",id=0,flags="DF",tos=2)/UDP(sport=50000,dport=4789,chksum=0)/Raw(...)`; with IPv6: tc=2, fd00:18::2 to ::1.
+// Made by scapy 2.5.0, VXLAN datagrams of 12, 12 and 9 bytes as
+// `Ether(dst="02:00:00:00:00:01",src="02:00:00:00:00:02")/IP(src=
+// "172.18.1.2",dst="172.18.1.1",id=0,flags="DF",tos=2)/UDP(sport=50000,dport=4789,chksum=0)/Raw(...)`; with IPv6: tc=2,
+// fd00:18::2 to ::1.
 constexpr const char* kBundle4 =
-    "02000000000102000000000208004502003d00004000" "4011e086ac120102ac120101c35012b500290000"
-    "080000000003e800a0a1a2a3" "080000000003e800b0b1b2b3" "080000000003e800c0";
+    "02000000000102000000000208004502003d00004000"
+    "4011e086ac120102ac120101c35012b500290000"
+    "080000000003e800a0a1a2a3"
+    "080000000003e800b0b1b2b3"
+    "080000000003e800c0";
 constexpr const char* kFirst4 =
-    "02000000000102000000000208004502002800004000" "4011e09bac120102ac120101c35012b500140000" "080000000003e800a0a1a2a3";
+    "02000000000102000000000208004502002800004000"
+    "4011e09bac120102ac120101c35012b500140000"
+    "080000000003e800a0a1a2a3";
 constexpr const char* kLast4 =
-    "02000000000102000000000208004502002500004000" "4011e09eac120102ac120101c35012b500110000" "080000000003e800c0";
+    "02000000000102000000000208004502002500004000"
+    "4011e09eac120102ac120101c35012b500110000"
+    "080000000003e800c0";
 
 struct Rig {
   ~Rig() {
@@ -66,8 +75,10 @@ TEST(Unbundle, LengthsAreRightOverIpv6AndBehindATag) {
       FrameBuilder outer;
       outer.eth(testkit::kOurMac, testkit::kPeerMac);
       if (tagged) outer.vlan(4003);
-      if (v6) outer.ipv6(testkit::v6(2), testkit::v6(1));
-      else outer.ipv4(testkit::kRemote4, testkit::kLocal4).dont_fragment();
+      if (v6)
+        outer.ipv6(testkit::v6(2), testkit::v6(1));
+      else
+        outer.ipv4(testkit::kRemote4, testkit::kLocal4).dont_fragment();
       outer.udp(50'000, kVxlanPort).no_checksum();
       const auto udp = static_cast<std::uint16_t>(14 + 4 * tagged + (v6 ? 40 : 20));
       FrameBuilder all = outer, second = outer;

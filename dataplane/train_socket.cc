@@ -43,9 +43,9 @@ std::uint16_t find_udp(const Packet& packet) noexcept {
   return protocol == ip_protocol::kUdp ? static_cast<std::uint16_t>(at.offset + header) : std::uint16_t{0};
 }
 
-// `frame`: outer headers up to UDP's end. Lengths for `payload` bytes; the UDP checksum field is what a partial one begins
+// `frame`: outer headers up to UDP's end. The first packet's IPv4 ID; lengths for `payload` bytes; the UDP checksum field is what a partial one begins
 // with, the sum of the pseudo header.
-void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload) noexcept {
+void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload, std::uint16_t id) noexcept {
   const Layer3 at = layer3_of(frame, udp);
   std::uint8_t* ip = frame + at.offset;
   const Be16 udp_bytes{static_cast<std::uint16_t>(sizeof(UdpHeader) + payload)};
@@ -54,6 +54,7 @@ void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload) 
   if (at.type == ether_type::kIpv4) {
     auto* header = view<Ipv4Header>(ip);
     header->total_length = Be16(static_cast<std::uint16_t>(udp - at.offset + udp_bytes.host()));
+    header->identification = Be16(id);
     header->checksum = Be16();
     header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(ip, header->header_length()))));
     sum = checksum_partial(header->source.data(), 8, sum);
@@ -134,6 +135,7 @@ bool TrainSocket::send(Packet& packet) noexcept {
     const int error = send_train(packet, udp, bytes, train.longest());
     if (error == 0) {
       made += count;
+      next_id_ = static_cast<std::uint16_t>(next_id_ + count);
       continue;
     }
     packet.reason = refusal(error);
@@ -149,7 +151,7 @@ int TrainSocket::send_train(const Packet& packet, std::uint16_t udp, std::uint32
   const std::size_t header_bytes = udp + sizeof(UdpHeader);
   std::array<std::uint8_t, kMaxOuterHeader + sizeof(Ipv4Header) * 2> header;  // IPv4 with options fits too
   std::memcpy(header.data(), packet.data, header_bytes);
-  set_lengths(header.data(), udp, bytes);
+  set_lengths(header.data(), udp, bytes, next_id_);
   VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoNone, 0, 0, udp, offsetof(UdpHeader, checksum)};
   if (bytes > segment) {
     vnet.gso_type = OffloadMeta::kGsoUdp;

@@ -32,6 +32,9 @@ class TrainSocket {
  private:
   [[nodiscard]] int send_train(const Packet& packet, std::uint16_t udp, std::uint32_t bytes, std::uint32_t segment) noexcept;
 
+  // Of the next outer IPv4 packet. The kernel counts on within a train; a receiver that joins (GRO) wants that over trains too.
+  std::uint16_t next_id_ = 0;
+
   FileDescriptor fd_;
   std::atomic<std::uint64_t> errors_{0};  // datagrams, written by the worker
   std::unique_ptr<std::array<std::uint8_t, kMaxTrainBytes>> bytes_;

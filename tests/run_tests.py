@@ -32,6 +32,9 @@ SHOWN_LINES = 60
 BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
 # Tests in which threads share memory.
 THREADED = re.compile(r"fdb|worker|queue|ring|counters|switchboard|server|dataplane_client")
+# System tests that change what there is once on a machine (hugepages, the lab called noble), and the order of the others.
+ALONE = ("ports_test", "noble_test")
+LONGEST_FIRST = ("traffic_test", "heal_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")
 # Of what the sanitizers see nothing.
 PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl", "bpf")
 
@@ -72,14 +75,14 @@ def show(text):
     sys.stdout.flush()
 
 
-def run(command, log, seconds, environment=None, each_line=None):
-    """Runs `command` in a process group of its own, output to the file `log` (and to each_line). Its exit code; 124
-    when it took longer than `seconds`."""
+def run(command, log, seconds, environment=None):
+    """Runs `command` in a process group of its own, output to the file `log`. Its exit code; 124 when it took
+    longer than `seconds`."""
     with open(log, "a", encoding="utf-8", errors="replace") as file:
         file.write("$ " + " ".join(command) + "\n")
         file.flush()
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                                   stdout=subprocess.PIPE if each_line else file, start_new_session=True,
+                                   stdout=file, start_new_session=True,
                                    env={**os.environ, **(environment or {})}, text=True, errors="replace")
 
         def stop(*_):
@@ -96,11 +99,6 @@ def run(command, log, seconds, environment=None, each_line=None):
         handlers[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
         signal.alarm(seconds)
         try:
-            if each_line:
-                for line in process.stdout:
-                    file.write(line)
-                    file.flush()
-                    each_line(line.rstrip("\n"))
             code = process.wait()
         finally:
             signal.alarm(0)
@@ -204,7 +202,7 @@ def meson(report):
     part = Part(report, "meson", "meson")
     # What Meson builds is the same as CMake's (build_parity_test), so its build is the one with ASan and UBSan: all
     # tests run in both, and one build fewer is made.
-    options = ["-Dwerror=true", "-Dbench=false", "-Dsanitize=address", "-Doptimization=1", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
+    options = ["-Dwerror=true", "-Dbench=false", "-Dsanitize=address", "-Doptimization=0", "-Ddebug=false", "-Dcpp_args=-g1", "-Db_ndebug=false", "-Db_lundef=false"]
     setup = ["meson", "configure", part.folder, *options] if os.path.exists(os.path.join(part.folder, "build.ninja")) \
         else ["meson", "setup", *options, part.folder, REPOSITORY]
     if part.build(setup, ["ninja", "-C", part.folder, "-j", JOBS, "-k", "0"]):
@@ -232,8 +230,10 @@ def system(report, names=()):
         build = Part(report, "system", "release")
         if not os.environ.get("VXPLANE_BUILD") and not build.cmake(RELEASE, targets=PROGRAMS):
             return
-    for path in chosen:
-        one_script(report, path)
+    # Two at a time: they wait more than they work. Not those that change what the machine has only once.
+    alone = [path for path in chosen if script_name(path) in ALONE]
+    run_scripts(report, [path for path in chosen if path not in alone], 2)
+    run_scripts(report, alone, 1)
 
 
 def listed_tests():
@@ -245,24 +245,66 @@ def script_name(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def one_script(report, path):
-    name, started, lines = script_name(path), time.monotonic(), []
-    log = log_path(f"system-{name}")
-    open(log, "w").close()
+class Script:
+    """One of tests/system, running, its output in a log."""
 
-    def each(line):
-        match = re.match(r"(ok|skip|FAIL) +(.*)$", line)
-        if match:
-            lines.append(match[1])
-            report.line(match[1], f"system: {name}: {match[2]}")
-        elif lines and lines[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
-            print(f"     | {line}", flush=True)
+    def __init__(self, path):
+        self.name, self.log = script_name(path), log_path(f"system-{script_name(path)}")
+        self.started = time.monotonic()
+        environment = {"VXPLANE_BUILD": os.environ.get("VXPLANE_BUILD") or os.path.join(BUILD, "release"), "PYTHONDONTWRITEBYTECODE": "1"}
+        with open(self.log, "w", encoding="utf-8") as file:
+            self.process = subprocess.Popen([path], cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                                            start_new_session=True, env={**os.environ, **environment})
 
-    environment = {"VXPLANE_BUILD": os.environ.get("VXPLANE_BUILD") or os.path.join(BUILD, "release"), "PYTHONDONTWRITEBYTECODE": "1"}
-    code = run([path], log, SCRIPT_SECONDS, environment, each)
-    if (code != 0 and "FAIL" not in lines) or not lines:
-        report.line("FAIL", f"system: {name}", time.monotonic() - started, f"exit code {code}, {len(lines)} cases ran")
-        show(read(log))
+    def is_done(self):
+        if time.monotonic() - self.started > SCRIPT_SECONDS:
+            self.stop()
+        return self.process.poll() is not None
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def report(self, report):
+        verdicts = []
+        for line in read(self.log).splitlines():
+            match = re.match(r"(ok|skip|FAIL) +(.*)$", line)
+            if match:
+                verdicts.append(match[1])
+                report.line(match[1], f"system: {self.name}: {match[2]}")
+            elif verdicts and verdicts[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
+                print(f"     | {line}", flush=True)
+        seconds = time.monotonic() - self.started
+        if (self.process.returncode != 0 and "FAIL" not in verdicts) or not verdicts:
+            report.line("FAIL", f"system: {self.name}", seconds, f"exit code {self.process.returncode}, {len(verdicts)} cases ran")
+            show(read(self.log))
+        else:
+            print(f"     {self.name}: {len(verdicts)} cases in {seconds:.0f} s", flush=True)
+
+
+def run_scripts(report, paths, at_once):
+    """Those that took long the last time they were looked at begin first."""
+    waiting = sorted(paths, key=lambda path: LONGEST_FIRST.index(script_name(path)) if script_name(path) in LONGEST_FIRST else 99)
+    running = []
+    handlers = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(Script(waiting.pop(0)))
+            for script in [script for script in running if script.is_done()]:
+                running.remove(script)
+                script.report(report)
+            time.sleep(0.2)
+    finally:
+        for script in running:
+            script.stop()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 PARTS = {"unit": unit, "meson": meson, "tsan": tsan, "system": system}

@@ -34,6 +34,8 @@ std::uint64_t monotonic_ns() noexcept {
   return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
 }
 
+constexpr std::uint64_t nanoseconds(std::chrono::nanoseconds duration) noexcept { return static_cast<std::uint64_t>(duration.count()); }
+
 struct InjectedFrame {
   PortIndex port = kNoIndex;
   std::uint16_t length = 0;
@@ -54,7 +56,8 @@ struct Worker::Impl {
         punts(256),
         injected(kInjectSlots),
         pipeline({worker_config.learn_events_per_second, worker_config.learn_queue_capacity}, pool, learn, punts),
-        wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+        wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+        spin_ns(nanoseconds(worker_config.spin)) {
     if (wake_fd < 0) throw std::system_error(errno, std::generic_category(), "worker: eventfd; raise the limit of open files");
   }
   ~Impl() {
@@ -70,6 +73,7 @@ struct Worker::Impl {
   void beat() noexcept;
   void tell_news(bool at_once) noexcept;
   void sleep() noexcept;
+  void adapt_spin() noexcept;
   void wake() noexcept;
 
   const WorkerConfig config;
@@ -78,6 +82,7 @@ struct Worker::Impl {
   SpscQueue<InjectedFrame> injected;
   Pipeline pipeline;
   int wake_fd;
+  std::uint64_t spin_ns;  // now; from config.spin to config.longest_spin
 
   // Worker's own.
   alignas(kCacheLine) std::array<Packet, kMaxBurst> burst;
@@ -202,7 +207,7 @@ void Worker::Impl::sleep() noexcept {
   if (received != 0) busy_at_ns = now_ns;
   if (received == 0 && !pipeline.is_holding() && !stopping.load(std::memory_order_seq_cst)) {
     epoll_event events[8];
-    auto nap = static_cast<std::uint64_t>(std::chrono::nanoseconds(config.sleep_at_most).count());
+    auto nap = nanoseconds(config.sleep_at_most);
     if (has_queue_without_fd || epoll_fd < 0)
       nap = std::min(nap, std::clamp((now_ns - busy_at_ns) / kNapPerIdle, kShortestNapNs, kLongestNapNs));
     const timespec timeout{static_cast<time_t>(nap / 1'000'000'000), static_cast<long>(nap % 1'000'000'000)};
@@ -210,20 +215,30 @@ void Worker::Impl::sleep() noexcept {
       (void)nanosleep(&timeout, nullptr);
     } else {
       const int ready = epoll_pwait2(epoll_fd, events, 8, &timeout, nullptr);
+      bool is_packet = false;
       for (int i = 0; i < ready; ++i) {
         std::uint64_t count;
         if (events[i].data.fd == wake_fd) (void)!read(wake_fd, &count, sizeof count);
+        else is_packet = true;
       }
+      if (is_packet) adapt_spin();
     }
   }
   sleeping.store(false, std::memory_order_relaxed);
+}
+
+// A packet came while it slept. Waking costs the packet tens of microseconds, spinning costs a core: it pays where spinning
+// a little longer would have caught this one, as with requests and answers in a row (the kernel's haltpoll has the same idea).
+void Worker::Impl::adapt_spin() noexcept {
+  const std::uint64_t longest = nanoseconds(config.longest_spin), shortest = nanoseconds(config.spin);
+  const bool would_have_paid = monotonic_ns() - busy_at_ns < longest;
+  spin_ns = would_have_paid ? std::min(spin_ns * 2, longest) : std::max(spin_ns / 2, shortest);
 }
 
 void Worker::run() noexcept {
   Impl& w = *impl_;
   w.running.store(true, std::memory_order_seq_cst);
   (void)prctl(PR_SET_TIMERSLACK, 1000UL);  // naps are meant in microseconds
-  const auto spin_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(w.config.spin).count());
   while (!w.stopping.load(std::memory_order_relaxed)) {
     if (w.poll_once() != 0) {
       w.busy_at_ns = w.now_ns;
@@ -231,7 +246,7 @@ void Worker::run() noexcept {
     }
     const PollMode poll = w.poll.load(std::memory_order_relaxed);
     if (poll != w.armed_poll) [[unlikely]] w.arm();
-    if (poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < spin_ns)
+    if (poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < w.spin_ns)
       __builtin_ia32_pause();
     else
       w.sleep();

@@ -21,11 +21,10 @@
 #include <stdexcept>
 #include <vector>
 
+#include "dataplane/datagram_train.h"
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
-#include "dataplane/segment.h"
-#include "dataplane/super_frame.h"
 #include "dataplane/udp_sockets.h"
 
 #ifndef UDP_SEGMENT
@@ -35,10 +34,7 @@
 namespace vx {
 namespace {
 
-constexpr unsigned kMaxSegments = 64;  // UDP_MAX_SEGMENTS of every kernel that has UDP_SEGMENT
-constexpr std::uint32_t kMaxTrainBytes =
-    65'535 - sizeof(Ipv6Header) - sizeof(UdpHeader);  // over IPv4 20 more would fit
-constexpr unsigned kFramesWithoutTrain = 16'384;      // sent singly after a refused train, before the next is tried
+constexpr unsigned kFramesWithoutTrain = 16'384;  // sent singly after a refused train, before the next is tried
 constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(std::uint16_t)) + CMSG_SPACE(sizeof(int));
 
 // Where in an outer frame is what the kernel is told.
@@ -227,52 +223,30 @@ class UdpPort final : public Port {
   unsigned send_super_frame(Queue& q, Packet& packet) noexcept {
     Way way;
     if (!find_way(packet, way)) return refuse(q, packet, DropReason::kPortDown);
-    const auto front = static_cast<std::uint16_t>(way.payload + sizeof(VxlanHeader));
-    if (packet.length <= front) return refuse(q, packet, DropReason::kGuestBadOffload);
-    Packet inner = packet;
-    inner.pull_front(front);
-    inner.offload.shift(-int{front});
-    SuperFrame at;
-    if (const auto reason = parse_super_frame(inner, at); reason != DropReason::kNone) return refuse(q, packet, reason);
+    const DatagramTrain train(packet, way.payload);
+    if (train.reason() != DropReason::kNone) return refuse(q, packet, train.reason());
+    const unsigned at_once = train.at_once();
+    if (at_once == 0) return refuse(q, packet, DropReason::kUnderlayMtuExceeded);
     int error = 0;
     UdpSocket* socket = q.sockets.find(way.local(), way.udp->source_port.host(), error);
     if (socket == nullptr) return refuse(q, packet, refusal(error));
     socket->use(way.ttl, way.checksum);
 
-    const Segmenter cut(inner, at);
-    const auto longest = static_cast<std::uint32_t>(cut.longest() + sizeof(VxlanHeader));
-    if (longest > q.segments.size()) return refuse(q, packet, DropReason::kUnderlayMtuExceeded);
-    const unsigned at_once = std::min<unsigned>(kMaxSegments, static_cast<unsigned>(q.segments.size()) / longest);
-    for (unsigned made = 0; made < cut.count();) {
-      const unsigned n = std::min(at_once, cut.count() - made);
-      const std::uint32_t bytes = make_segments(q, cut, made, n, packet.data + way.payload);
-      const unsigned sent = send_segments(q, *socket, way, n, longest, bytes);
+    for (unsigned made = 0; made < train.count();) {
+      const unsigned n = std::min(at_once, train.count() - made);
+      const std::uint32_t bytes = train.write(made, n, q.segments.data());
+      const unsigned sent = send_segments(q, *socket, way, n, train.longest(), bytes);
       made += sent;
       if (sent == n) continue;
       const DropReason reason = refusal(errno);
       if (made == 0) return refuse(q, packet, reason);
-      lose(q, cut.count() - made);
+      lose(q, train.count() - made);
       break;
     }
     return 1;
   }
 
-  // Datagrams `first` and on, one behind the other as a train lies; the bytes of all.
-  static std::uint32_t make_segments(Queue& q, const Segmenter& cut, unsigned first, unsigned count,
-                                     const std::uint8_t* vxlan) noexcept {
-    std::uint8_t* to = q.segments.data();
-    for (unsigned i = 0; i < count; ++i) {
-      std::memcpy(to, vxlan, sizeof(VxlanHeader));
-      Packet segment;
-      segment.data = to + sizeof(VxlanHeader);
-      segment.tailroom = cut.longest();
-      (void)cut.make(first + i, segment);
-      to = segment.data + segment.length;
-    }
-    return static_cast<std::uint32_t>(to - q.segments.data());
-  }
-
-  // Sends what make_segments() made; how many datagrams went, errno if not all.
+  // Sends what train.write() made; how many datagrams went, errno if not all.
   static unsigned send_segments(Queue& q, const UdpSocket& socket, const Way& way, unsigned count,
                                 std::uint32_t longest, std::uint32_t bytes) noexcept {
     bool is_refused = false;
@@ -316,7 +290,7 @@ class UdpPort final : public Port {
       const std::uint32_t bytes = packet.length - way.payload;
       q.parts[i] = {packet.data + way.payload, bytes};
       Train* train = trains == 0 ? nullptr : &q.trains[trains - 1];
-      if (!is_open || bytes > train->segment_size || train->frames == kMaxSegments ||
+      if (!is_open || bytes > train->segment_size || train->frames == kMaxTrainDatagrams ||
           train->bytes + bytes > kMaxTrainBytes || !way.shares_train(last)) {
         train = &q.trains[trains];
         start(*train, way, bytes, q.messages[trains].msg_hdr, &q.parts[i]);

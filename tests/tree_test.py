@@ -150,6 +150,8 @@ class Files(unittest.TestCase):
             commands = {os.path.realpath(os.path.join(entry["directory"], entry["file"])): entry for entry in json.load(file)}
         # Flags of a test: they know every folder's dependencies.
         entry = next(entry for path, entry in commands.items() if "/tests/" in path)
+        if "-fsanitize=" in entry["command"]:
+            return  # done in the build without
         words = re.sub(r"(?<= )(-[oc] \S+|-M[DP]|-M[FQT] \S+|-fsanitize=\S+|-O\w|-g\w*)(?= |$)", "", entry["command"])
         words = re.sub(r"^\S*ccache ", "", words)
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fragments of outer UDP datagrams made whole again, on underlays where no kernel does it: `dpdk:` ports, and af_xdp
-// with vtep-address = own. RFC 791 section 3.2, RFC 8200 section 4.5, RFC 5722 (overlaps). By librte_ip_frag.
+// Fragments of outer UDP datagrams and ICMP messages made whole again, on underlays where no kernel does it: `dpdk:` ports,
+// and af_xdp with vtep-address = own. RFC 791 section 3.2, RFC 8200 section 4.5, RFC 5722 (overlaps). By librte_ip_frag.
 //
 // Memory and time are bounded: kMostDatagrams under way, of each kMostFragments fragments for kTimeout_ns.
 // Threads: one object per receive queue, used by the worker that polls it; counters() by anybody. NICs spread fragments
@@ -29,14 +29,14 @@ class IpReassembly {
   IpReassembly(const IpReassembly&) = delete;
   IpReassembly& operator=(const IpReassembly&) = delete;
 
-  // Whether a received frame, untagged or behind one 802.1Q tag, is a fragment that take() is for: UDP over IPv4, or
-  // over IPv6 with the fragment header first. Cheap: for every frame.
+  // Whether a received frame, untagged or behind one 802.1Q tag, is a fragment that take() is for: UDP or ICMP
+  // over IPv4, or over IPv6 with the fragment header first. Cheap: for every frame.
   [[nodiscard]] static bool is_fragment(const Packet& packet) noexcept;
 
   // `packet` is_fragment() and lies in an ordinary buffer of the pool. False: the fragment was kept or refused, and its
   // buffer is no longer the caller's. True: `packet` is now the whole datagram in one buffer, ordinary or large, with
   // the first fragment's Ethernet header and tag, and an IP header that says so: total length, no fragment fields or
-  // header, right header checksum. Its UDP checksum has not been looked at. ECN as in RFC 3168 section 5.3.
+  // header, right header checksum. Its UDP or ICMP checksum has not been looked at. ECN as in RFC 3168 section 5.3.
   // Refused, with all of its datagram that is here: overlaps and duplicates, holes, lengths that cannot be, a datagram
   // longer than 65,535 bytes, and what no buffer can be had for. Times are CLOCK_MONOTONIC.
   [[nodiscard]] bool take(Packet& packet, std::uint64_t now_ns) noexcept;
@@ -60,6 +60,11 @@ class IpReassembly {
   std::unique_ptr<Impl> impl_;
 };
 
+// What ends in a VTEP: datagrams of the tunnel, pings and the answers to ours (path probes).
+constexpr bool is_for_vtep(std::uint8_t protocol) noexcept {
+  return protocol == ip_protocol::kUdp || protocol == ip_protocol::kIcmp || protocol == ip_protocol::kIcmpv6;
+}
+
 inline bool IpReassembly::is_fragment(const Packet& packet) noexcept {
   constexpr std::uint32_t kLeast = sizeof(EthernetHeader) + sizeof(Ipv4Header);
   if (packet.length < kLeast) [[unlikely]] return false;
@@ -75,10 +80,10 @@ inline bool IpReassembly::is_fragment(const Packet& packet) noexcept {
     const auto* ip = view<Ipv4Header>(at);
     constexpr Be16 kBits(kIpv4MoreFragments | kIpv4OffsetMask);
     return left >= sizeof(Ipv4Header) && (ip->flags_fragment.raw() & kBits.raw()) != 0 &&
-           ip->protocol == ip_protocol::kUdp;
+           is_for_vtep(ip->protocol);
   }
   return type == ether_type::kIpv6 && left >= sizeof(Ipv6Header) + 8 &&
-         view<Ipv6Header>(at)->next_header == ip_protocol::kFragment && at[sizeof(Ipv6Header)] == ip_protocol::kUdp;
+         view<Ipv6Header>(at)->next_header == ip_protocol::kFragment && is_for_vtep(at[sizeof(Ipv6Header)]);
 }
 
 }  // namespace vx

@@ -72,7 +72,8 @@ OwnVerdict judge_ipv4(const std::uint8_t* bytes, std::uint32_t left, const Under
   if (icmp->type == kEchoReply4 && is_probe_echo(bytes + header, total - header) &&
       checksum_fold(checksum_partial(bytes + header, total - header)) == 0xffff)
     return {OwnKind::kProbeEcho, true};
-  return icmp->type == kEchoRequest4 ? OwnVerdict{OwnKind::kEcho4, false} : OwnVerdict{};
+  // One that came in fragments may be too long for an answer.
+  return icmp->type == kEchoRequest4 && total <= underlay.mtu ? OwnVerdict{OwnKind::kEcho4, false} : OwnVerdict{};
 }
 
 OwnVerdict judge_ipv6(const std::uint8_t* bytes, std::uint32_t left, const UnderlayState& underlay) noexcept {
@@ -88,7 +89,8 @@ OwnVerdict judge_ipv6(const std::uint8_t* bytes, std::uint32_t left, const Under
   if (icmp[0] == kEchoReply6 && is_to_us && is_probe_echo(icmp, length)) return {OwnKind::kProbeEcho, true};
   if (icmp[0] == kEchoRequest6) {
     const bool is_unicast_source = ip->source[0] != 0xff && !IpAddress::from_v6_bytes(ip->source.data()).is_unspecified();
-    return is_to_us && is_unicast_source ? OwnVerdict{OwnKind::kEcho6, false} : OwnVerdict{};
+    const bool fits = sizeof(Ipv6Header) + length <= underlay.mtu;
+    return is_to_us && is_unicast_source && fits ? OwnVerdict{OwnKind::kEcho6, false} : OwnVerdict{};
   }
   // RFC 4861 sections 7.1.1 and 7.1.2: hop limit 255 proves that no router has forwarded it.
   if (length < kNeighborBytes || ip->hop_limit != 255) return {};

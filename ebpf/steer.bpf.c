@@ -194,7 +194,9 @@ static __always_inline __u32 steer_udp(struct cursor *cursor, struct vxp_local_k
 /* A datagram in pieces for a local address: the dataplane reassembles those for its own, the kernel the others. */
 static __always_inline __u32 fragment_exit(__u8 protocol, const struct vxp_config *config)
 {
-	return config->own_address && protocol == IPPROTO_UDP ? VXP_EXIT_OWN_ADDRESS : VXP_EXIT_FRAGMENT;
+	int ends_in_vtep = protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == NEXT_ICMPV6;
+
+	return config->own_address && ends_in_vtep ? VXP_EXIT_OWN_ADDRESS : VXP_EXIT_FRAGMENT;
 }
 
 static __always_inline __u32 steer_ipv4(struct cursor *cursor, const struct vxp_config *config)

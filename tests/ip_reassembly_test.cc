@@ -383,7 +383,7 @@ TEST_F(IpReassemblyTest, FragmentsCutShortAreRefused) {
   }
 }
 
-TEST_F(IpReassemblyTest, OnlyUdpFragmentsAreItsBusiness) {
+TEST_F(IpReassemblyTest, OnlyFragmentsOfUdpAndIcmpAreItsBusiness) {
   HeapPool heap;
   const auto is_fragment = [&](const Bytes& frame) {
     const Packet packet = heap.receive(frame);
@@ -397,9 +397,12 @@ TEST_F(IpReassemblyTest, OnlyUdpFragmentsAreItsBusiness) {
       EXPECT_FALSE(is_fragment(whole));
       for (const auto& one : fragments(whole, 160)) {
         EXPECT_TRUE(is_fragment(one));
-        Bytes icmp = one;
-        icmp[layer3_of_frame(whole) + (is_v4 ? 9 : 40)] = is_v4 ? ip_protocol::kIcmp : ip_protocol::kIcmpv6;
-        EXPECT_FALSE(is_fragment(icmp));
+        Bytes other = one;
+        std::uint8_t& protocol = other[layer3_of_frame(whole) + (is_v4 ? 9 : 40)];
+        protocol = is_v4 ? ip_protocol::kIcmp : ip_protocol::kIcmpv6;
+        EXPECT_TRUE(is_fragment(other));
+        protocol = ip_protocol::kTcp;
+        EXPECT_FALSE(is_fragment(other));
         const std::size_t least = layer3_of_frame(whole) + (is_v4 ? 20 : 48);
         for (std::size_t length = 0; length < one.size(); ++length) {
           const Bytes cut(one.begin(), one.begin() + static_cast<std::ptrdiff_t>(length));

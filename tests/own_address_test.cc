@@ -134,6 +134,18 @@ TEST(OwnAddress, EchoRequestsAreAnswered) {
   EXPECT_TRUE(host.punted().empty());
 }
 
+TEST(OwnAddress, EchoRequestsWhoseAnswerWouldNotFitAreNotAnswered) {  // made whole of fragments
+  OwnHost host;
+  host.state.underlay.mtu = 600;
+  const unsigned most4 = 600 - 20 - 4, most6 = 600 - 40 - 4;
+  host.receive(0, {host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(8, most4).build(),
+                   host.frame(kOurMac).ipv4(kRemote4, kLocal4).icmp4(8, most4 + 1).build(),
+                   host.frame(kOurMac).ipv6(kAsker6, v6(1)).icmp6(128, Bytes(most6, 7)).build(),
+                   host.frame(kOurMac).ipv6(kAsker6, v6(1)).icmp6(128, Bytes(most6 + 1, 7)).build()});
+  EXPECT_EQ(host.sent(0).size(), 2u);
+  EXPECT_EQ(host.drops(DropReason::kOuterNotForUs), 2u);
+}
+
 TEST(OwnAddress, NeighbourSolicitationIsAnsweredAndToldToControl) {  // RFC 4861 section 7.2.4
   for (const bool with_option : {true, false}) {
     OwnHost host;

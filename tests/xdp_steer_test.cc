@@ -209,7 +209,7 @@ TEST_F(XdpSteer, FragmentsPassToTheKernel) {
   expect_pass(outer(kVid).ipv4(kPeer, kOther).fragment(kIpv4MoreFragments).udp(1, 53).payload(60).build(), VXP_EXIT_OTHER_ADDRESS, "somebody else's");
 }
 
-TEST_F(XdpSteer, OwnAddressTakesFragmentsOfUdpForItOnly) {
+TEST_F(XdpSteer, OwnAddressTakesFragmentsOfUdpAndIcmpForItOnly) {
   steer(kVid, true);
   const auto pieces = [](const IpAddress& to, const IpAddress& to6, std::uint8_t protocol, std::uint8_t protocol6) {
     std::vector<Bytes> list;
@@ -226,7 +226,9 @@ TEST_F(XdpSteer, OwnAddressTakesFragmentsOfUdpForItOnly) {
   for (const Bytes& frame : pieces(kLocal, kLocal6, ip_protocol::kUdp, ip_protocol::kUdp))
     expect_taken(frame, VXP_EXIT_OWN_ADDRESS);
   for (const Bytes& frame : pieces(kLocal, kLocal6, ip_protocol::kIcmp, ip_protocol::kIcmpv6))
-    expect_pass(frame, VXP_EXIT_FRAGMENT, "of a ping");
+    expect_taken(frame, VXP_EXIT_OWN_ADDRESS);
+  for (const Bytes& frame : pieces(kLocal, kLocal6, ip_protocol::kTcp, ip_protocol::kTcp))
+    expect_pass(frame, VXP_EXIT_FRAGMENT, "of nothing that ends here");
   for (const Bytes& frame : pieces(kOther, kOther6, ip_protocol::kUdp, ip_protocol::kUdp))
     expect_pass(frame, VXP_EXIT_OTHER_ADDRESS, "somebody else's");
   Bytes six = pieces(kLocal, kLocal6, ip_protocol::kUdp, ip_protocol::kUdp).back();

@@ -125,7 +125,7 @@ def transfer(sender, receiver, size, family=4, seconds=60, stall=10, window=WIND
     return got * 8 / elapsed / 1e9
 
 
-def send_uso(sender, receiver, family=4, datagrams=2000, payload=1200, a_call=50, port=5002):
+def send_uso(sender, receiver, family=4, datagrams=1000, payload=1200, a_call=50, port=5002):
     """UDP super-frames (UDP_SEGMENT): the datagrams that arrived, whole and right, of those sent; (arrived, sent)."""
     address = receiver.ipv4 if family == 4 else receiver.ipv6
     inet = socket.AF_INET if family == 4 else socket.AF_INET6
@@ -148,7 +148,7 @@ def send_uso(sender, receiver, family=4, datagrams=2000, payload=1200, a_call=50
 
         for first in range(0, datagrams, a_call):
             client.send(b"".join(datagram(number) for number in range(first, min(first + a_call, datagrams))))
-            time.sleep(0.001)
+            time.sleep(0.002)
         try:
             while len(seen) < datagrams:
                 data = server.recv(65536)

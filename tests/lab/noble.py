@@ -98,7 +98,8 @@ def build():
         # As tests/run does it, so that neither builds again what the other has built.
         subprocess.run(["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-Dwerror=ON",
                         "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"], check=True)
-    subprocess.run(["ninja", "-C", folder, *TARGETS], check=True)
+    environment = {"CCACHE_BASEDIR": REPOSITORY, "CCACHE_NOHASHDIR": "true", **os.environ}
+    subprocess.run(["ninja", "-C", folder, *TARGETS], check=True, env=environment)
 
 
 def make_network():

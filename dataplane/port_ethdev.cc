@@ -27,6 +27,7 @@
 
 #include "dataplane/af_xdp_sockets.h"
 #include "dataplane/buffer_pool_mbuf.h"
+#include "dataplane/interrupt_thread.h"
 #include "dataplane/ip_reassembly.h"
 #include "dataplane/log.h"
 #include "dataplane/mbuf_offload.h"
@@ -268,7 +269,7 @@ class EthdevPort final : public Port {
     const CapturedLog log;  // a netdev that went is no news
     rte_eth_dev_info info{};
     if (rte_eth_dev_is_valid_port(port_) != 0 && rte_eth_dev_info_get(port_, &info) == 0) {
-      (void)rte_eth_dev_stop(port_);
+      stop_and_close(info.driver_name);
       if (info.device != nullptr) (void)rte_dev_remove(info.device);
     } else {
       (void)rte_eal_hotplug_remove("vdev", device_.c_str());
@@ -276,6 +277,19 @@ class EthdevPort final : public Port {
     reassembly_.clear();
     sockets_.release();
     pool_.take_back(stranded);
+  }
+
+  // net_memif's handlers run in EAL's interrupt thread without a lock against a close in another: both free the control
+  // channel (seen with 22.11: SIGSEGV in rte_intr_instance_free). So it is closed there.
+  void stop_and_close(const char* driver_name) noexcept {
+    if (driver_name == nullptr || std::strcmp(driver_name, "net_memif") != 0) {
+      (void)rte_eth_dev_stop(port_);
+      return;
+    }
+    run_on_interrupt_thread([this] {
+      (void)rte_eth_dev_stop(port_);
+      (void)rte_eth_dev_close(port_);
+    });
   }
 
   // A frame in foreign, shared or scattered buffers, copied into one of ours; false and counted when that cannot be.

@@ -227,6 +227,9 @@ class VxplaneNode(Node):
             with contextlib.suppress(OSError), open(os.path.join(self.run_dir, name)) as file:
                 for line in file.readlines()[-12:]:
                     print(f"     {self.name}/{name[8:-4]}: {line.rstrip()}")
+        for words in (("drops",), ("vtep",)):
+            for line in self.vxctl(*words).stdout.splitlines():
+                print(f"     {self.name} {words[0]}: {line}")
 
     def log(self, program):
         with open(os.path.join(self.run_dir, f"{program}.log")) as file:

@@ -280,6 +280,8 @@ class Script:
             if match:
                 verdicts.append(match[1])
                 report.line(match[1], f"system: {self.name}: {match[2]}")
+            elif line.startswith("     again: "):
+                print(line, flush=True)
             elif verdicts and verdicts[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
                 print(f"     | {line}", flush=True)
         seconds = time.monotonic() - self.started

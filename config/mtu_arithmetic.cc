@@ -29,9 +29,12 @@ bool carries_tags(const BridgeSettings& bridge) {
   return !tagged.is_empty();
 }
 
+unsigned ceiling_that_counts(const MtuCeilings& ceilings, const BridgeSettings& bridge) {
+  return carries_tags(bridge) ? ceilings.one_tag : ceilings.untagged;
+}
+
 unsigned largest_safe_mtu(const Settings& settings) {
-  const MtuCeilings ceilings = mtu_ceilings(settings.underlay.mtu, is_ipv6(settings));
-  return carries_tags(settings.bridge) ? ceilings.one_tag : ceilings.untagged;
+  return ceiling_that_counts(mtu_ceilings(settings.underlay.mtu, is_ipv6(settings)), settings.bridge);
 }
 
 std::optional<MtuVerdict> judge_mtu(const Settings& settings) {

@@ -23,6 +23,8 @@ struct MtuCeilings {
 
 // True when the tunnel carries a VLAN other than the PVID, that is tagged frames.
 [[nodiscard]] bool carries_tags(const BridgeSettings& bridge);
+// Of these the one that counts for what the bridge carries: with a tag where it carries tagged frames.
+[[nodiscard]] unsigned ceiling_that_counts(const MtuCeilings& ceilings, const BridgeSettings& bridge);
 // The largest overlay MTU at which nothing that the bridge carries is too large.
 [[nodiscard]] unsigned largest_safe_mtu(const Settings& settings);
 

@@ -11,8 +11,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <memory>
-#include <optional>
 #include <stdexcept>
 #include <system_error>
 
@@ -101,12 +99,13 @@ void ApiServer::take_lines(int fd, Client& client) {
   }
 }
 
-void ApiServer::on_late_reply(int fd, std::uint64_t number, std::string line) {
+void ApiServer::on_reply(int fd, std::uint64_t number, const std::string& line) {
   const auto at = clients_.find(fd);
   if (at == clients_.end() || at->second.number != number) return;  // it did not wait
   Client& client = at->second;
   client.is_waiting = false;
   client.out += line;
+  if (client.is_asking) return;  // who asked goes on
   take_lines(fd, client);
   (void)write_out(fd, client);
 }
@@ -123,16 +122,9 @@ void ApiServer::on_line(int fd, Client& client, const std::string& line) {
     client.out += api::encode(api::ok());
     return;
   }
-  // Most replies come before handle() returns: then they are just appended.
-  const auto early = std::make_shared<std::optional<std::string>>(std::string());
-  client.is_waiting = true;
-  requests_.handle(*request, [this, fd, number = client.number, early](std::string reply) {
-    if (!*early) return on_late_reply(fd, number, std::move(reply));
-    **early += reply;
-  });
-  client.is_waiting = (*early)->empty();
-  client.out += **early;
-  early->reset();
+  client.is_waiting = client.is_asking = true;
+  requests_.handle(*request, [this, fd, number = client.number](const std::string& reply) { on_reply(fd, number, reply); });
+  client.is_asking = false;
 }
 
 bool ApiServer::write_out(int fd, Client& client) {

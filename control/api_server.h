@@ -35,12 +35,14 @@ class ApiServer {
     bool is_closing = false;  // close when all is written
     std::uint64_t number = 0;  // of the connection: descriptors come again
     bool is_waiting = false;   // for a reply that takes its time: later requests wait too, replies are in order
+    bool is_asking = false;    // its request is being handled
   };
   void accept_clients();
   void on_ready(int fd, std::uint32_t events);
   void take_lines(int fd, Client& client);
   void on_line(int fd, Client& client, const std::string& line);
-  void on_late_reply(int fd, std::uint64_t number, std::string line);
+  // Early, while the request is being handled, or late.
+  void on_reply(int fd, std::uint64_t number, const std::string& line);
   // False: the client is gone.
   bool write_out(int fd, Client& client);
   void drop(int fd);

@@ -123,8 +123,8 @@ class Control {
   void plan_probes(Milliseconds now);
   void run_probes(Milliseconds now);
   [[nodiscard]] ProbePlan probe_plan(const Overlay& overlay, const IpAddress& address, const RemoteVtep& vtep) const;
-  [[nodiscard]] PathProber::Sent send_probe(const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
-  [[nodiscard]] PathProber::Sent send_echo(const Overlay& overlay, const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
+  [[nodiscard]] ProbeSent send_probe(const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
+  [[nodiscard]] ProbeSent send_echo(const Overlay& overlay, const IpAddress& vtep, const ProbeShot& shot, ProbeId id);
   [[nodiscard]] EchoSocket* echo_socket(const IpAddress& local);
   void close_echo_socket(const IpAddress& local);
   void draw_path_consequences();

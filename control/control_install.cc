@@ -154,12 +154,15 @@ protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddres
   config.index = vtep.index;
   config.address = address;
   config.flood = vtep.flood ? 1 : 0;
+  const PathKnown* known = prober_.find(address);
+  const protocol::VtepConfig* told = installer_.vtep(overlay.index, vtep.index);
+  // Just started: what held before holds until it is known anew.
+  const bool has_grace = told != nullptr && told->address == address && EventLoop::now() - started_at_ < kStartGrace;
   if (underlay_) {
     if (const auto path = underlay_->paths().find(address); path != underlay_->paths().end()) {
       config.resolved = path->second.is_resolved ? 1 : 0;
       config.next_hop = path->second.next_hop;
       // What was measured since the kernel learned a path MTU knows better: the kernel keeps that for ten minutes.
-      const PathKnown* known = prober_.find(address);
       const bool is_outdated = path->second.learned_at != 0 && known != nullptr && known->at > path->second.learned_at;
       if (path->second.mtu < underlay_settings_.mtu && !is_outdated) config.mtu = path->second.mtu;
     }
@@ -167,19 +170,16 @@ protocol::VtepConfig Control::wanted_vtep(const Overlay& overlay, const IpAddres
     config.resolved = 1;
     config.next_hop = *mac;
   }
-  const protocol::VtepConfig* told = installer_.vtep(overlay.index, vtep.index);
   const bool is_asking = underlay_settings_.driver != config::Driver::kUdp;  // a route is there or not, at once
-  if (config.resolved == 0 && is_asking && told != nullptr && told->resolved != 0 && told->address == address &&
-      EventLoop::now() - started_at_ < kStartGrace) {
+  if (config.resolved == 0 && is_asking && has_grace && told->resolved != 0) {
     config.resolved = 1;
     config.next_hop = told->next_hop;
   }
   if (config.resolved == 0) config.next_hop = {};
-  // Guests are told the truth: what was measured to pass, where that is less. After a start what held before, until it is measured.
+  // Guests are told the truth: what was measured to pass, where that is less.
   const std::uint16_t ceiling = config.mtu != 0 ? config.mtu : underlay_settings_.mtu;
-  const PathKnown* path = prober_.find(address);
-  std::uint16_t measured = path != nullptr && path->is_smaller ? path->passes : 0;
-  if (path == nullptr && told != nullptr && told->address == address && EventLoop::now() - started_at_ < kStartGrace) measured = told->mtu;
+  std::uint16_t measured = known != nullptr && known->is_smaller ? known->passes : 0;
+  if (known == nullptr && has_grace) measured = told->mtu;
   if (measured != 0 && measured < ceiling) config.mtu = measured;
   return config;
 }

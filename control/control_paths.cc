@@ -90,12 +90,12 @@ void Control::draw_path_consequences() {
 
 // ---- sending ----
 
-PathProber::Sent Control::send_probe(const IpAddress& vtep, const ProbeShot& shot, ProbeId id) {
+ProbeSent Control::send_probe(const IpAddress& vtep, const ProbeShot& shot, ProbeId id) {
   const auto [overlay, remote] = find_vtep(vtep);
-  if (overlay == nullptr) return PathProber::Sent::kFailed;
+  if (overlay == nullptr) return ProbeSent::kFailed;
   if (shot.method == ProbeMethod::kEcho && underlay_) return send_echo(*overlay, vtep, shot, id);
   const auto* told = told_vtep(*overlay, *remote);
-  if (told == nullptr || told->resolved == 0) return PathProber::Sent::kFailed;
+  if (told == nullptr || told->resolved == 0) return ProbeSent::kFailed;
   ProbeEnds ends;
   ends.source_mac = installer_.underlay().mac;
   ends.next_hop = told->next_hop;
@@ -105,19 +105,15 @@ PathProber::Sent Control::send_probe(const IpAddress& vtep, const ProbeShot& sho
   ends.udp_port = overlay->settings.vxlan.port;
   ends.vni = overlay->settings.vxlan.vni;
   inject(shot.method == ProbeMethod::kTunnel ? tunnel_probe(ends, shot.size, id) : echo_probe(ends, shot.size, id));
-  return PathProber::Sent::kSent;
+  return ProbeSent::kSent;
 }
 
-PathProber::Sent Control::send_echo(const Overlay& overlay, const IpAddress& vtep, const ProbeShot& shot, ProbeId id) {
+ProbeSent Control::send_echo(const Overlay& overlay, const IpAddress& vtep, const ProbeShot& shot, ProbeId id) {
   EchoSocket* socket = echo_socket(*overlay.local);
-  if (socket == nullptr) return PathProber::Sent::kFailed;
-  switch (socket->send(vtep, echo_message(!vtep.is_v4(), shot.size, id))) {
-    case EchoSocket::Sent::kSent: return PathProber::Sent::kSent;
-    case EchoSocket::Sent::kTooLarge: return PathProber::Sent::kTooLarge;
-    case EchoSocket::Sent::kFailed: break;
-  }
-  close_echo_socket(*overlay.local);  // its address may have moved: the next one is bound anew
-  return PathProber::Sent::kFailed;
+  if (socket == nullptr) return ProbeSent::kFailed;
+  const ProbeSent sent = socket->send(vtep, echo_message(!vtep.is_v4(), shot.size, id));
+  if (sent == ProbeSent::kFailed) close_echo_socket(*overlay.local);  // its address may have moved: the next one is bound anew
+  return sent;
 }
 
 EchoSocket* Control::echo_socket(const IpAddress& local) {

@@ -81,7 +81,7 @@ void PathProber::advance(const IpAddress& vtep, Path& path, Milliseconds now) {
   for (bool is_again = true; is_again;) {
     is_again = false;
     for (const auto& shot : path.probe->tick(now)) {
-      if (send_(vtep, shot, {path.run, shot.sequence}) != Sent::kTooLarge) continue;
+      if (send_(vtep, shot, {path.run, shot.sequence}) != ProbeSent::kTooLarge) continue;
       path.probe->too_large(shot.sequence);
       is_again = true;  // known at once, no need to wait
     }

@@ -41,8 +41,7 @@ class PathProber {
   static constexpr Milliseconds kAtFirst = 500;
   static constexpr std::size_t kAtOnce = 16;
 
-  enum class Sent : std::uint8_t { kSent, kTooLarge, kFailed };
-  using Send = std::function<Sent(const IpAddress& vtep, const ProbeShot& shot, ProbeId id)>;
+  using Send = std::function<ProbeSent(const IpAddress& vtep, const ProbeShot& shot, ProbeId id)>;
   using Done = std::function<void(const ProbeResult& result)>;
 
   // `seed`: random; the run numbers and the jitter come from it.

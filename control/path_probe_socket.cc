@@ -79,12 +79,12 @@ EchoSocket::EchoSocket(const IpAddress& local) : is_v6_(!local.is_v4()) {
 
 EchoSocket::~EchoSocket() { close(fd_); }
 
-EchoSocket::Sent EchoSocket::send(const IpAddress& remote, std::span<const std::uint8_t> message) noexcept {
+ProbeSent EchoSocket::send(const IpAddress& remote, std::span<const std::uint8_t> message) noexcept {
   const SocketAddress address = socket_address(remote);
   const auto sent = sendto(fd_, message.data(), message.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address.storage), address.length);
-  if (sent >= 0) return Sent::kSent;
-  if (errno == EMSGSIZE) return Sent::kTooLarge;
-  return errno == EINVAL || errno == EADDRNOTAVAIL ? Sent::kFailed : Sent::kSent;
+  if (sent >= 0) return ProbeSent::kSent;
+  if (errno == EMSGSIZE) return ProbeSent::kTooLarge;
+  return errno == EINVAL || errno == EADDRNOTAVAIL ? ProbeSent::kFailed : ProbeSent::kSent;
 }
 
 std::vector<ProbeId> EchoSocket::receive() {

@@ -20,10 +20,9 @@ class EchoSocket {
   EchoSocket& operator=(const EchoSocket&) = delete;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }  // readable: receive()
-  enum class Sent : std::uint8_t { kSent, kTooLarge, kFailed };
-  // kTooLarge: for the own device. kFailed: the kernel no longer has the address: a new socket is needed. What was lost on its way out
+  // kFailed: the kernel no longer has the address: a new socket is needed. What was lost on its way out
   // (a full queue: ENOBUFS) counts as sent. `message`: of echo_message().
-  Sent send(const IpAddress& remote, std::span<const std::uint8_t> message) noexcept;
+  [[nodiscard]] ProbeSent send(const IpAddress& remote, std::span<const std::uint8_t> message) noexcept;
   // The answers that wait; not more than a few hundred at once.
   [[nodiscard]] std::vector<ProbeId> receive();
 

@@ -23,6 +23,8 @@ struct ProbeEnds {
   std::uint16_t udp_port = kVxlanPort;
   std::uint32_t vni = 0;
 };
+// What became of one that was to be sent. kTooLarge: for the own device; it need not be tried again.
+enum class ProbeSent : std::uint8_t { kSent, kTooLarge, kFailed };
 struct ProbeId {
   std::uint32_t run = 0;       // random per measurement
   std::uint32_t sequence = 0;  // of a ProbeShot

@@ -5,22 +5,15 @@
 
 namespace vx::control {
 
-std::string Requests::handle(const Json& request) {
-  const auto object = api::field<std::string>(request, "object").value_or("");
-  const auto command = api::field<std::string>(request, "command").value_or("");
-  if (object == "fdb" && command == "show") return fdb_show(request);
-  return api::encode(dispatch(request));
-}
-
 void Requests::handle(const Json& request, const Reply& reply) {
-  const bool is_probe = api::field<std::string>(request, "object") == "mtu" && api::field<std::string>(request, "command") == "probe";
-  if (is_probe) return mtu_probe(request, reply);
-  reply(handle(request));
-}
-
-Json Requests::dispatch(const Json& request) {
   const auto object = api::field<std::string>(request, "object").value_or("");
   const auto command = api::field<std::string>(request, "command").value_or("");
+  if (object == "fdb" && command == "show") return reply(fdb_show(request));
+  if (object == "mtu" && command == "probe") return mtu_probe(request, reply);
+  reply(api::encode(dispatch(object, command, request)));
+}
+
+Json Requests::dispatch(std::string_view object, std::string_view command, const Json& request) {
   const auto is = [&](std::string_view o, std::string_view c) { return object == o && command == c; };
   if (is("fdb", "get")) return fdb_get(request);
   if (is("fdb", "add")) return fdb_add(request);
@@ -38,7 +31,6 @@ Json Requests::dispatch(const Json& request) {
   if (is("drops", "show")) return stats_show(true);
   if (is("status", "show")) return status_show();
   if (is("mtu", "show")) return mtu_show();
-  if (is("mtu", "probe")) return api::error("mtu probe: not over this connection");
   if (is("reload", "run")) return reload();
   return api::error(fmt::format("unknown request \"{} {}\"", object, command), api::Exit::kUsage);
 }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/api.h"
@@ -15,9 +16,7 @@ class Requests {
  public:
   explicit Requests(Control& control) : control_(control) {}
 
-  // The reply line, newline included. `mtu probe` takes its time: refused here.
-  [[nodiscard]] std::string handle(const Json& request);
-  // Any request: `reply` is called once with its line, before this returns or later.
+  // `reply` is called once with the reply line, newline included: before this returns, or later (`mtu probe` takes its time).
   using Reply = std::function<void(std::string line)>;
   void handle(const Json& request, const Reply& reply);
 
@@ -46,7 +45,7 @@ class Requests {
   [[nodiscard]] Json mtu_show();
   void mtu_probe(const Json& request, const Reply& reply);
 
-  [[nodiscard]] Json dispatch(const Json& request);
+  [[nodiscard]] Json dispatch(std::string_view object, std::string_view command, const Json& request);
   // The overlay of that vxlan name; without a name the only one. Null with `error` set otherwise.
   [[nodiscard]] Overlay* pick_overlay(const std::optional<std::string>& name, std::string& error);
   [[nodiscard]] Overlay* overlay_of_port(const std::string& port);

@@ -55,7 +55,7 @@ void check_device(Control& control, Json& object, Findings& findings) {
                    fmt::format("raise that of {} (ip link set dev {} mtu {}), or lower [underlay] mtu", link->name, link->name, configured));
 }
 
-// A netdev that a guest's packets pass, with its MTU; null: none here (a vhost-user socket, a tap in another namespace).
+// The netdev of a guest port. Ports without one here (a socket, a tap in another namespace) have nothing to compare.
 void check_port(const Link& link, unsigned mtu, Json& ports, Findings& findings) {
   if (link.mtu == mtu || link.mtu == 0) return;
   ports.push_back(Json{{"name", link.name}, {"mtu", link.mtu}});
@@ -75,7 +75,7 @@ Json smaller_path(Control& control, const Overlay& overlay, const IpAddress& add
   const auto ceilings = config::mtu_ceilings(path_mtu, !address.is_v4());
   const PathKnown* measured = control.prober().find(address);
   const bool is_measured = measured != nullptr && measured->is_smaller && measured->passes == path_mtu;
-  const unsigned fits = config::carries_tags(settings.bridge) ? ceilings.one_tag : ceilings.untagged;
+  const unsigned fits = config::ceiling_that_counts(ceilings, settings.bridge);
   if (fits < settings.vxlan.mtu)
     findings.error(fmt::format("{}: {}", format_ip(address), path_words(settings.underlay.mtu, static_cast<std::uint16_t>(path_mtu))), path_remedy(fits));
   return Json{{"dst", format_ip(address)}, {"mtu", path_mtu}, {"ceiling", ceilings.untagged}, {"by", is_measured ? "probe" : "route"}};
@@ -123,8 +123,7 @@ std::string advice_on(Control& control, const IpAddress& address, const ProbeRes
     return fmt::format("{} does not answer: see that it is up, and that no firewall on the way drops VXLAN's UDP port or ICMP echo", format_ip(address));
   for (const auto& overlay : control.overlays()) {
     if (overlay->vteps.find(address) == nullptr) continue;
-    const auto ceilings = config::mtu_ceilings(result.passes, !address.is_v4());
-    const unsigned fits = config::carries_tags(overlay->settings.bridge) ? ceilings.one_tag : ceilings.untagged;
+    const unsigned fits = config::ceiling_that_counts(config::mtu_ceilings(result.passes, !address.is_v4()), overlay->settings.bridge);
     if (fits < overlay->settings.vxlan.mtu) return fmt::format("{}: {}", format_ip(address), path_remedy(fits));
   }
   return fmt::format("{}: guests' packets still fit: repair the path, or set [underlay] mtu = {}", format_ip(address), result.passes);
@@ -154,7 +153,7 @@ Json Requests::mtu_show() {
     object["overhead"] = Json{{"ip", is_v6 ? 40 : 20}, {"udp", 8}, {"vxlan", 8}, {"ethernet", 14},
                               {"total", is_v6 ? kOverheadIpv6 : kOverheadIpv4}};
     object["ceiling"] = Json{{"untagged", ceilings.untagged}, {"tagged", ceilings.one_tag}, {"double_tagged", ceilings.two_tags}};
-    const unsigned safe = config::carries_tags(settings.bridge) ? ceilings.one_tag : ceilings.untagged;
+    const unsigned safe = config::ceiling_that_counts(ceilings, settings.bridge);
     object["margin"] = static_cast<int>(safe) - static_cast<int>(settings.vxlan.mtu);
     if (const auto verdict = overlay->local ? config::judge_mtu(settings) : std::nullopt) {
       const auto text = "overlay MTU " + verdict->text, remedy = fmt::format("set [vxlan] mtu = {}", safe);
@@ -191,17 +190,17 @@ void Requests::mtu_probe(const Json& request, const Reply& reply) {
   }
   // One reply when all are measured, in the order in which they were asked.
   struct Collected {
-    Json results = Json::array();
+    Json results;
     std::size_t missing = 0;
     std::string advice;  // on the first of those that need one
   };
   const auto collected = std::make_shared<Collected>();
   collected->results = Json::array();
+  collected->results.get_ref<Json::array_t&>().resize(wanted.size());
   collected->missing = wanted.size() + 1;
   const auto finish_one = [collected, reply] {
     if (--collected->missing == 0) reply(api::encode(reply_of(std::move(collected->results), collected->advice)));
   };
-  for (std::size_t i = 0; i < wanted.size(); ++i) collected->results.push_back(nullptr);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const auto done = [this, collected, finish_one, i, address = wanted[i]](ProbeResult result) {
       if (result.needed == 0) result.needed = control_.underlay_settings().mtu;

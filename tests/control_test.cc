@@ -82,7 +82,11 @@ class ControlTest : public testing::Test {
     }
     return is_so();
   }
-  Json ask(Json request) { return *api::decode(requests->handle(request)); }
+  Json ask(const Json& request) {
+    std::string reply;
+    requests->handle(request, [&reply](std::string line) { reply = std::move(line); });
+    return *api::decode(reply);
+  }
   Json fdb(const std::string& command, Json more = Json::object()) {
     more["object"] = "fdb";
     more["command"] = command;

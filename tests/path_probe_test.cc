@@ -333,7 +333,7 @@ struct FakePeers {
   PathProber prober{[this](const IpAddress& vtep, const ProbeShot& shot, ProbeId id) {
                       ++shots[vtep];
                       if (shot.size <= mtu[vtep]) answers.push_back(id);
-                      return PathProber::Sent::kSent;
+                      return ProbeSent::kSent;
                     },
                     42};
   std::map<IpAddress, ProbePlan> plans;

@@ -11,16 +11,14 @@ import re
 import select
 import shutil
 import stat
-import struct
 import subprocess
 import time
 
 from cases import Failed, Skip
-from lab import REPOSITORY, run, wire_offloads_off
+from lab import REPOSITORY, open_tap, run, wire_offloads_off
 
 CACHE = os.path.join(REPOSITORY, "build", "system", "qemu")
 MODULES = ["virtio_pci", "virtio_net", "8021q", "bridge", "vxlan"]
-TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -36,7 +34,6 @@ def _packages():
     root = os.path.join(CACHE, "root")
     if os.path.exists(os.path.join(root, ".complete")):
         return root
-    os.makedirs(CACHE, exist_ok=True)
     kernel = None
     for attempt in range(2):
         kernel = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", "depends", "linux-image-amd64", check=False).stdout)
@@ -89,7 +86,14 @@ def _cpio(files):
 
 
 def build_initramfs():
-    """(kernel image, initramfs), from the cache."""
+    """(kernel image, initramfs), from the cache. One process at a time makes it: two scripts with a VM may run beside each other."""
+    os.makedirs(CACHE, exist_ok=True)
+    with open(os.path.join(CACHE, "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build_initramfs()
+
+
+def _build_initramfs():
     root = _packages()
     target = os.path.join(CACHE, "initramfs")
     modules = os.path.join(root, "lib", "modules")
@@ -122,15 +126,6 @@ def build_initramfs():
         file.write(_cpio(files))
     os.rename(part, target)
     return kernel, target
-
-
-def open_tap(namespace, name, offloads=False):
-    """A tap made in `namespace`; its descriptor, to be handed to qemu. It goes with the descriptor. `offloads`: with the
-    virtio-net header, so that qemu lets its guest leave segmentation and checksums to the tap; else whole frames only."""
-    with namespace.entered():
-        descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if offloads else 0)))
-    return descriptor
 
 
 class VirtualMachine:

@@ -18,19 +18,16 @@ import sys
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, HERE)
 
-from lab import Namespace  # noqa: E402
+from lab import Namespace, open_tap  # noqa: E402
 
-TUNSETIFF, TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D0, 0x400454D8
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+TUNSETOFFLOAD, TUNSETVNETHDRSZ = 0x400454D0, 0x400454D8
 CHECKSUM, TSO4, TSO6, TSO_ECN, USO4, USO6 = 1, 2, 4, 8, 0x20, 0x40
 HEADER = 12  # as with mergeable buffers, which is what QEMU and Linux guests agree on
 LARGEST = HEADER + 65536 + 32
 
 
-def open_tap(namespace, name, offloads):
-    with Namespace(namespace, make=False).entered():
-        descriptor = os.open("/dev/net/tun", os.O_RDWR)
-        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+def hold(namespace, name, offloads):
+    descriptor = open_tap(Namespace(namespace, make=False), name, offloads=True)
     fcntl.ioctl(descriptor, TUNSETVNETHDRSZ, struct.pack("i", HEADER))
     wanted = CHECKSUM | TSO4 | TSO6 | TSO_ECN if offloads else 0
     try:
@@ -55,7 +52,7 @@ def carry(source, target):
 
 def main(host, tap, guest, device, *words):
     offloads = "no-offloads" not in words
-    ends = open_tap(host, tap, offloads), open_tap(guest, device, offloads)
+    ends = hold(host, tap, offloads), hold(guest, device, offloads)
     children = []
     for source, target in (ends, ends[::-1]):
         child = os.fork()

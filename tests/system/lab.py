@@ -9,12 +9,14 @@ Needs root, iproute2, ethtool, iputils-ping, clang (for the tag-pushing BPF prog
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -235,29 +237,40 @@ class Cable:
         return port
 
 
-def compile_edge(vlan, pcp=0, pass_others=False):
-    """vlan_edge.bpf.c for this tag; the object's path (kept under the build directory)."""
+def compile_bpf(name, *defines):
+    """NAME.bpf.c of this folder; the object's path (kept under the build directory)."""
     folder = os.path.join(REPOSITORY, "build", "system")
     os.makedirs(folder, exist_ok=True)
-    source = os.path.join(HERE, "vlan_edge.bpf.c")
+    source = os.path.join(HERE, f"{name}.bpf.c")
     with open(source, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()[:8]
-    target = os.path.join(folder, f"vlan_edge-{vlan}-{pcp}-{int(pass_others)}-{digest}.o")
+        digest = hashlib.sha256(file.read() + repr(defines).encode()).hexdigest()[:12]
+    target = os.path.join(folder, f"{name}-{digest}.o")
     if not os.path.exists(target):
         part = f"{target}.{os.getpid()}"
-        run("clang", "-O2", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", f"-DTCI={vlan | pcp << 13}",
-            f"-DPASS_OTHERS={int(pass_others)}", "-c", source, "-o", part)
+        run("clang", "-O2", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", *defines, "-c", source, "-o", part)
         os.rename(part, target)
     return target
 
 
 def tag_edge(namespace, device, vlan, pcp=0, pass_others=False):
     """Makes `device` an 802.1Q access to `vlan`, as a VLAN device would be (this kernel may have none)."""
-    edge = compile_edge(vlan, pcp, pass_others)
+    edge = compile_bpf("vlan_edge", f"-DTCI={vlan | pcp << 13}", f"-DPASS_OTHERS={int(pass_others)}")
     namespace.run("tc", "qdisc", "replace", "dev", device, "clsact")
     for way, section in (("egress", "push"), ("ingress", "pop")):
         namespace.run("tc", "filter", "replace", "dev", device, way, "prio", "1", "handle", "1", "bpf", "da", "obj", edge,
                       "sec", section)
+
+
+TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
+
+
+def open_tap(namespace, name, offloads=False):
+    """A tap made in `namespace`; its descriptor, to be handed to qemu. It goes with the descriptor. `offloads`: with the
+    virtio-net header, so that qemu lets its guest leave segmentation and checksums to the tap; else whole frames only."""
+    with namespace.entered():
+        descriptor = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if offloads else 0)))
+    return descriptor
 
 
 class Guest:

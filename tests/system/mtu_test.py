@@ -5,13 +5,12 @@
 Between the nodes stands a router whose link may have a smaller MTU than both ends think, and whose ICMP never arrives: a black hole."""
 
 import contextlib
-import os
+import json
 
 import frames
 from cases import Suite, check, eventually
-from lab import HERE, REPOSITORY, UNDERLAY_DEVICE, Guest, Lab, run, wire_offloads_off
-from nodes import KernelNode, VxplaneNode
-
+from lab import UNDERLAY_DEVICE, Guest, compile_bpf, wire_offloads_off
+from nodes import KernelNode, Network, VxplaneNode, in_lab
 
 
 class Router:
@@ -23,11 +22,7 @@ class Router:
         self.namespace = lab.namespace("router")
         self.namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.rp_filter=0",
                            "net.ipv4.conf.default.rp_filter=0")
-        target = os.path.join(REPOSITORY, "build", "system", f"icmp_errors-{os.getpid()}.o")
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        run("clang", "-O2", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", "-c", os.path.join(HERE, "icmp_errors.bpf.c"), "-o", target)
-        self.filter = target
-        lab.closers.append(lambda: os.unlink(target))
+        self.filter = compile_bpf("icmp_errors")
 
     def plug(self, namespace, device=UNDERLAY_DEVICE, queues=1, mtu=None):
         number = self.numbers[len(self.ports)]
@@ -79,7 +74,7 @@ class Router:
             self.set_mtu(1500)
 
 
-class Net:
+class Net(Network):
     """krypton runs vxplane, xenon what `kind` says; guests 1 and 3 on them."""
 
     def __init__(self, lab, kind, family=4, **options):
@@ -95,11 +90,12 @@ class Net:
             self.xenon.namespace.ip("link", "set", "mainvx", "type", "bridge", "group_fwd_mask", "0xfff8")
         else:
             self.xenon = VxplaneNode(lab, "xenon", 2, self.router, remotes=[1], **common)
+        self.nodes = [self.krypton, self.xenon]
         self.guests = [Guest(lab, 1), Guest(lab, 3)]
-        for guest, node in zip(self.guests, (self.krypton, self.xenon)):
+        for guest, node in zip(self.guests, self.nodes):
             guest.plug_veth(node, f"tap10{guest.number}i0")
             node.namespace.ip("link", "set", guest.port, "mtu", 1332)
-        for node in (self.krypton, self.xenon):
+        for node in self.nodes:
             node.wait_ready()
         self.krypton.wait_port("tap101i0")
 
@@ -119,14 +115,6 @@ class Net:
     def method(self):
         return "echo" if isinstance(self.xenon, KernelNode) else "tunnel"
 
-    def check_conservation(self):
-        for node in (self.krypton, self.xenon):
-            if isinstance(node, VxplaneNode):
-                node.check_conservation()
-
-    def show_logs(self):
-        self.lab.show_logs()
-
     def probe(self, *words):
         """vxctl mtu probe: exit code and text. Exit 1 says on stderr in one line what to do."""
         text = self.krypton.vxctl("mtu", "probe", *words)
@@ -135,21 +123,10 @@ class Net:
 
     def probe_json(self):
         done = self.krypton.vxctl("-j", "mtu", "probe", self.peer)
-        import json
         return done.returncode, json.loads(done.stdout)[0]
 
     def vtep(self):
         return self.krypton.json("vtep")[0]
-
-
-@contextlib.contextmanager
-def net(kind, **options):
-    with Lab() as lab:
-        try:
-            yield Net(lab, kind, **options)
-        except BaseException:
-            lab.show_logs()
-            raise
 
 
 def warnings(node):
@@ -192,13 +169,13 @@ def black_hole(net):
         drops = node.drops()["underlay_mtu_exceeded"]
         check(not net.guests[0].ping(net.guests[1], size=ceiling + 1, count=1, seconds=0.3, check=False), f"{ceiling + 1} bytes pass")
         check(node.drops()["underlay_mtu_exceeded"] > drops, "not counted underlay_mtu_exceeded")
-        net.guests[0].namespace.ip("route", "flush", "cache", check=False)
+        net.guests[0].forget_paths()
         net.guests[0].ping(net.guests[1], size=ceiling, count=2)
     code, text = net.probe(net.peer)
     check((code, text) == (0, net.good_words), f"healed: exit {code}: {text}")
     check(net.vtep()["path_mtu"] == net.needed, f"healed: {net.vtep()}")
     check(len(warnings(node)) == before + 2 and warnings(node)[-1].endswith(f"{net.needed} passes again"), f"log: {warnings(node)}")
-    net.guests[0].namespace.ip("route", "flush", "cache", check=False)
+    net.guests[0].forget_paths()
     net.guests[0].ping(net.guests[1], size=1332, count=2)
 
 
@@ -238,7 +215,7 @@ def kernel_remembers(net):
     code, text = net.probe(net.peer)
     check((code, text) == (0, net.good_words), f"healed: exit {code}: {text}")
     check(node.vxctl("mtu").returncode == 0, node.vxctl("mtu").stdout)
-    net.guests[0].namespace.ip("route", "flush", "cache", check=False)
+    net.guests[0].forget_paths()
     net.guests[0].ping(net.guests[1], size=1332, count=2)
     node.namespace.ip("route", "flush", "cache", check=False)
 
@@ -288,12 +265,12 @@ def the_sum(net):
 if __name__ == "__main__":
     suite = Suite("mtu")
     ways = [measured_at_start, good_path, black_hole, invisible, silent_peer]
-    suite.group("vxplane-vxplane", lambda: net("vxplane"), [*ways, the_sum])
-    suite.group("vxplane-kernel", lambda: net("kernel"), [*ways, kernel_remembers])
-    suite.group("vxplane-vxplane, IPv6", lambda: net("vxplane", family=6), [measured_at_start, good_path, black_hole])
-    suite.group("vxplane-kernel, IPv6", lambda: net("kernel", family=6), [measured_at_start, black_hole])
-    suite.group("own address, vxplane-vxplane", lambda: net("vxplane", own=True), [measured_at_start, black_hole])
-    suite.group("own address, vxplane-kernel", lambda: net("kernel", own=True), [measured_at_start, black_hole])
+    suite.group("vxplane-vxplane", lambda: in_lab(Net, "vxplane"), [*ways, the_sum])
+    suite.group("vxplane-kernel", lambda: in_lab(Net, "kernel"), [*ways, kernel_remembers])
+    suite.group("vxplane-vxplane, IPv6", lambda: in_lab(Net, "vxplane", family=6), [measured_at_start, good_path, black_hole])
+    suite.group("vxplane-kernel, IPv6", lambda: in_lab(Net, "kernel", family=6), [measured_at_start, black_hole])
+    suite.group("own address, vxplane-vxplane", lambda: in_lab(Net, "vxplane", own=True), [measured_at_start, black_hole])
+    suite.group("own address, vxplane-kernel", lambda: in_lab(Net, "kernel", own=True), [measured_at_start, black_hole])
     udp = {"underlay": {"driver": "udp"}}
-    suite.group("udp driver, vxplane-vxplane", lambda: net("vxplane", settings=udp), [measured_at_start, good_path, black_hole])
+    suite.group("udp driver, vxplane-vxplane", lambda: in_lab(Net, "vxplane", settings=udp), [measured_at_start, good_path, black_hole])
     suite.main()

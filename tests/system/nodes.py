@@ -14,7 +14,7 @@ import subprocess
 import time
 
 from cases import Failed, eventually
-from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, binary, run, tag_edge
+from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, Lab, Wire, binary, run, tag_edge
 
 VNI = 1000
 
@@ -349,11 +349,45 @@ def make_node(kind, *arguments, **options):
     return VxplaneNode(*arguments, **options)
 
 
-class Pair:
+# What may be dropped at any time without harm: guests' own neighbour and group chatter.
+CHATTER = {"egress_same_port", "no_flood_target", "link_local"}
+
+
+def dropped_since(node, before):
+    """{reason: packets} that the node has dropped since drops() said `before`, chatter left out."""
+    return {reason: count - before[reason] for reason, count in node.drops().items() if count != before[reason] and reason not in CHATTER}
+
+
+class Network:
+    """What the cases of a group work on: `lab`, and in it `nodes`."""
+
+    @property
+    def vxplane_nodes(self):
+        return [node for node in self.nodes if isinstance(node, VxplaneNode)]
+
+    def check_conservation(self):
+        for node in self.vxplane_nodes:
+            node.check_conservation()
+
+    def show_logs(self):
+        self.lab.show_logs()
+
+
+@contextlib.contextmanager
+def in_lab(network, *arguments, **options):
+    """`network(lab, ...)` in a lab of its own; when something is in its way, the nodes' logs are shown."""
+    with Lab() as lab:
+        try:
+            yield network(lab, *arguments, **options)
+        except BaseException:
+            lab.show_logs()
+            raise
+
+
+class Pair(Network):
     """krypton (1) and xenon (2), of the given kinds, on one wire; guests 1 and 2 on krypton, 3 and 4 on xenon."""
 
     def __init__(self, lab, kinds, guests=True, tags=(None,) * 4, **options):
-        from lab import Wire
         self.lab, self.kinds = lab, kinds
         self.wire = Wire(lab)
         common = {key: value for key, value in options.items() if key not in ("krypton", "xenon")}
@@ -376,25 +410,6 @@ class Pair:
             if isinstance(guest.node, VxplaneNode):
                 guest.node.wait_port(guest.port)
 
-    @property
-    def vxplane_nodes(self):
-        return [node for node in self.nodes if isinstance(node, VxplaneNode)]
 
-    def check_conservation(self):
-        for node in self.vxplane_nodes:
-            node.check_conservation()
-
-    def show_logs(self):
-        for node in self.nodes:
-            node.show_logs()
-
-
-@contextlib.contextmanager
 def pair(*kinds, **options):
-    from lab import Lab
-    with Lab() as lab:
-        try:
-            yield Pair(lab, kinds, **options)
-        except BaseException:
-            lab.show_logs()
-            raise
+    return in_lab(Pair, kinds, **options)

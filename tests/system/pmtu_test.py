@@ -13,16 +13,16 @@ import time
 
 import frames
 from cases import Failed, Suite, check, eventually
-from lab import OVERLAY_MTU, Cable, Guest, Lab
-from nodes import VxplaneNode, make_node
-from transfer import MEGABYTE, snmp, transfer
+from lab import OVERLAY_MTU, Cable, Guest
+from nodes import Network, VxplaneNode, in_lab, make_node
+from transfer import MEGABYTE, address_of, inet_of, snmp, transfer
 
 GUEST_MTU = 1500
 TOO_BIG_PER_SECOND = 100
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE = 10, 23, 1, 2, 3
 
 
-class MtuNet:
+class MtuNet(Network):
     """krypton: guest 1 on a veth, 2 on a tap (a kernel krypton: a held tap), 5 tags VLAN 100; xenon: 3, and 4 in VLAN 100. All have MTU
     1500 and `offloads`."""
 
@@ -54,26 +54,8 @@ class MtuNet:
     def too_big(self):
         return self.krypton.stats()["too_big"]
 
-    def check_conservation(self):
-        for node in self.nodes:
-            if isinstance(node, VxplaneNode):
-                node.check_conservation()
-
-    def show_logs(self):
-        self.lab.show_logs()
-
-
-@contextlib.contextmanager
-def mtu_net(kinds, **options):
-    with Lab() as lab:
-        yield MtuNet(lab, kinds, **options)
-
 
 PAIRS = (("netdev", 1, 3), ("tap", 2, 3), ("VLAN 100", 5, 4))
-
-
-def address_of(guest, family):
-    return guest.ipv4 if family == 4 else guest.ipv6
 
 
 def learned(guest, other, family):
@@ -111,7 +93,7 @@ def udp_recovers(net):
     for kind, one, other in PAIRS:
         a, b = net.guests[one], net.guests[other]
         for family in (4, 6):
-            inet = socket.AF_INET if family == 4 else socket.AF_INET6
+            inet = inet_of(family)
             level, option = (socket.IPPROTO_IP, IP_MTU_DISCOVER) if family == 4 else (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)
             data = os.urandom(GUEST_MTU - (28 if family == 4 else 48))
             a.forget_paths()
@@ -274,10 +256,10 @@ def tcp_hangs(net):
 
 if __name__ == "__main__":
     suite = Suite("pmtu")
-    suite.group("kernel-kernel, guests' offloads off", lambda: mtu_net(("kernel", "kernel"), offloads=False), [tcp_hangs], needs_vxplane=False)
+    suite.group("kernel-kernel, guests' offloads off", lambda: in_lab(MtuNet, ("kernel", "kernel"), offloads=False), [tcp_hangs], needs_vxplane=False)
     cases = [tcp_recovers, udp_recovers, the_message, is_limited, nobody_else_is_told]
-    suite.group("vxplane-kernel", lambda: mtu_net(("vxplane", "kernel")), cases)
-    suite.group("vxplane-kernel, guests' offloads off", lambda: mtu_net(("vxplane", "kernel"), offloads=False), [tcp_recovers, udp_recovers])
-    suite.group("vxplane-vxplane", lambda: mtu_net(("vxplane", "vxplane")), [tcp_recovers, udp_recovers])
-    suite.group("vxplane-kernel, mss-clamp", lambda: mtu_net(("vxplane", "kernel"), settings={"vxlan": {"mss-clamp": "yes"}}), [mss_is_clamped])
+    suite.group("vxplane-kernel", lambda: in_lab(MtuNet, ("vxplane", "kernel")), cases)
+    suite.group("vxplane-kernel, guests' offloads off", lambda: in_lab(MtuNet, ("vxplane", "kernel"), offloads=False), [tcp_recovers, udp_recovers])
+    suite.group("vxplane-vxplane", lambda: in_lab(MtuNet, ("vxplane", "vxplane")), [tcp_recovers, udp_recovers])
+    suite.group("vxplane-kernel, mss-clamp", lambda: in_lab(MtuNet, ("vxplane", "kernel"), settings={"vxlan": {"mss-clamp": "yes"}}), [mss_is_clamped])
     suite.main()

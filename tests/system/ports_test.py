@@ -10,12 +10,12 @@ import time
 import frames
 from cases import Skip, Suite, check, eventually
 from lab import OVERLAY_MTU, Guest, Lab, Wire
-from nodes import KernelNode, VxplaneNode
+from nodes import KernelNode, Network, VxplaneNode, in_lab
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
-class VlanNet:
+class VlanNet(Network):
     """krypton, vxplane: a trunk with PVID 1 (guest 1), access 100 (2), 10-20 with PVID 10 and 11 untagged (5), PVID none (7).
     xenon, vxplane: the same with guests 3, 4, 6, 8."""
 
@@ -38,13 +38,6 @@ class VlanNet:
             guest.node.wait_ready()
             guest.node.wait_port(guest.port)
 
-    def check_conservation(self):
-        for node in self.nodes:
-            node.check_conservation()
-
-    def show_logs(self):
-        self.lab.show_logs()
-
     def send(self, sender, tag=None, pcp=0, tpid=0x8100, ethertype=0x88B5, wait=0.25):
         """Broadcasts one frame; {guest: bytes 12-18 of what it got} of those that got it (its own too)."""
         marker = os.urandom(12)
@@ -53,12 +46,6 @@ class VlanNet:
             frames.send(self.guests[sender], frames.ethernet(BROADCAST, self.guests[sender].mac, ethertype, marker + bytes(48), tag, pcp, tpid))
             time.sleep(wait)
         return {number: frame[12:18] for number, capture in captures.items() for _, frame in capture.frames if marker in frame}
-
-
-@contextlib.contextmanager
-def vlan_net():
-    with Lab() as lab:
-        yield VlanNet(lab)
 
 
 UNTAGGED = struct.pack("!H", 0x88B5)
@@ -539,7 +526,7 @@ def idle_is_cheap():
 
 if __name__ == "__main__":
     suite = Suite("ports")
-    suite.group("VLANs, vxplane-vxplane", vlan_net, [untagged_is_pvid, access_to_trunk, trunk_to_access, untagged_set, other_pvid, pvid_none,
+    suite.group("VLANs, vxplane-vxplane", lambda: in_lab(VlanNet), [untagged_is_pvid, access_to_trunk, trunk_to_access, untagged_set, other_pvid, pvid_none,
                                                      not_a_member, priority_tagged, service_tagged, same_mac_two_vlans, access_guests_ping])
     suite.group("ports", None, [tap_in_a_guest, tap_stays_over_crash, netdev_comes_and_goes, netdev_frames_are_taken, netdev_mode_in_bridge,
                                 netdev_mode_replaces_kernel, netdev_mode_refuses_kernel, af_xdp_guest_port, ifupdown2_files, dpdk_pcap_port, dpdk_memif_underlay, two_workers, two_queue_tap, with_hugepages, with_too_few_hugepages, idle_is_cheap])

@@ -12,16 +12,16 @@ import sys
 import time
 
 from cases import Suite, check
-from lab import OVERLAY_MTU, Cable, Guest, Lab
-from nodes import VxplaneNode, make_node
-from transfer import MEGABYTE, errors_of, parse_snmp, snmp
-from vm import VirtualMachine, open_tap
+from lab import OVERLAY_MTU, Cable, Guest, open_tap
+from nodes import Network, VxplaneNode, dropped_since, in_lab, make_node
+from transfer import MEGABYTE, address_of, errors_of, inet_of, parse_snmp, snmp
+from vm import VirtualMachine
 
 SIZE = 30 * MEGABYTE
 VM_IPV4, VM_IPV6 = "10.0.0.1", "fd00:1::1"
 
 
-class VmNet:
+class VmNet(Network):
     """krypton: the VM on tap101i0. xenon: guest 3 on a veth with its offloads on."""
 
     def __init__(self, lab, kinds):
@@ -56,32 +56,15 @@ class VmNet:
         krypton = self.nodes[0]
         return krypton.stats()["ports"]["tap101i0"]["rx_packets"] if isinstance(krypton, VxplaneNode) else 0
 
-    def check_conservation(self):
-        for node in self.nodes:
-            if isinstance(node, VxplaneNode):
-                node.check_conservation()
-
-    def show_logs(self):
-        self.lab.show_logs()
-
-
-@contextlib.contextmanager
-def vm_net(*kinds):
-    with Lab() as lab:
-        yield VmNet(lab, kinds)
-
 
 @contextlib.contextmanager
 def faultless(net):
     """Neither kernel sees a wrong checksum, and no node drops what belongs to the transfer."""
-    nodes = [node for node in net.nodes if isinstance(node, VxplaneNode)]
-    dropped = [node.drops() for node in nodes]
+    dropped = [node.drops() for node in net.vxplane_nodes]
     yield
     wrong = errors_of(net.vm_counters()) + errors_of(snmp(net.guest.namespace))
-    for node, before in zip(nodes, dropped):
-        after = node.drops()
-        wrong += [f"{node.name} dropped {after[key] - before[key]} {key}" for key in after
-                  if after[key] != before[key] and key not in ("egress_same_port", "no_flood_target", "link_local")]
+    for node, before in zip(net.vxplane_nodes, dropped):
+        wrong += [f"{node.name} dropped {count} {reason}" for reason, count in dropped_since(node, before).items()]
     statistics = net.vm.run("ethtool -S eth0", check=False)
     wrong += [f"the VM's {line.strip()}" for line in statistics.splitlines() if re.search(r"(err|csum_(bad|none)).*: [1-9]", line)]
     check(not wrong, "; ".join(wrong))
@@ -96,9 +79,9 @@ def has_offloads(net):
 
 def connected(net, family):
     """A listening socket of guest 3, and the words with which the VM connects to it."""
-    address = net.guest.ipv4 if family == 4 else net.guest.ipv6
+    address = address_of(net.guest, family)
     with net.guest.namespace.entered():
-        listener = socket.create_server((address, 5001), family=socket.AF_INET if family == 4 else socket.AF_INET6)
+        listener = socket.create_server((address, 5001), family=inet_of(family))
     listener.settimeout(10)
     return listener, f"nc {address} 5001"
 
@@ -123,7 +106,8 @@ def vm_sends(net):
             net.vm._until("VM-SENT", 10)
             check(got == SIZE and digest.hexdigest() == wanted, f"IPv{family}: {got} bytes of {SIZE}, {digest.hexdigest()} for {wanted}")
             frames = net.frames_from_vm() - before
-            check(frames < SIZE / 1300 / 2, f"IPv{family}: the VM sent {frames} frames: its offloads were off")
+            # Its nc writes a few KB at a time and a slow host sends each at once: two segments a frame are usual then, one is not.
+            check(frames < 0.75 * SIZE / OVERLAY_MTU, f"IPv{family}: the VM sent {frames} frames: its offloads were off")
 
 
 def vm_receives(net):
@@ -155,6 +139,6 @@ if __name__ == "__main__":
     suite = Suite("qemu_guest")
     cases = [has_offloads, vm_sends, vm_receives]
     if "--oracle" in sys.argv:
-        suite.group("kernel-kernel", lambda: vm_net("kernel", "kernel"), cases, needs_vxplane=False)
-    suite.group("vxplane-vxplane", lambda: vm_net("vxplane", "vxplane"), cases)
+        suite.group("kernel-kernel", lambda: in_lab(VmNet, ("kernel", "kernel")), cases, needs_vxplane=False)
+    suite.group("vxplane-vxplane", lambda: in_lab(VmNet, ("vxplane", "vxplane")), cases)
     suite.main()

@@ -59,6 +59,14 @@ def _send(end, size):
     end.shutdown(socket.SHUT_WR)
 
 
+def address_of(guest, family):
+    return guest.ipv4 if family == 4 else guest.ipv6
+
+
+def inet_of(family):
+    return socket.AF_INET if family == 4 else socket.AF_INET6
+
+
 def prepare(guest):
     """The guest's kernel sends again only what it must: no loss probes, which a busy machine would set off."""
     guest.namespace.run("sysctl", "-qw", "net.ipv4.tcp_early_retrans=0")
@@ -72,8 +80,7 @@ def keep_order(namespace):
 
 def transfer(sender, receiver, size, family=4, seconds=60, stall=10, window=WINDOW, port=5001):
     """Moves `size` bytes by TCP; Gbit/s. Fails when another hash arrives, or nothing for `stall` seconds."""
-    address = receiver.ipv4 if family == 4 else receiver.ipv6
-    inet = socket.AF_INET if family == 4 else socket.AF_INET6
+    address, inet = address_of(receiver, family), inet_of(family)
     with contextlib.ExitStack() as stack:
         with receiver.namespace.entered():
             listener = stack.enter_context(socket.socket(inet, socket.SOCK_STREAM))
@@ -127,8 +134,7 @@ def transfer(sender, receiver, size, family=4, seconds=60, stall=10, window=WIND
 
 def send_uso(sender, receiver, family=4, datagrams=1000, payload=1200, a_call=50, port=5002):
     """UDP super-frames (UDP_SEGMENT): the datagrams that arrived, whole and right, of those sent; (arrived, sent)."""
-    address = receiver.ipv4 if family == 4 else receiver.ipv6
-    inet = socket.AF_INET if family == 4 else socket.AF_INET6
+    address, inet = address_of(receiver, family), inet_of(family)
     with receiver.namespace.entered():
         server = socket.socket(inet, socket.SOCK_DGRAM)
     with sender.namespace.entered():

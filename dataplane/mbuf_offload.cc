@@ -9,6 +9,7 @@
 
 #include "dataplane/checksum.h"
 #include "dataplane/ip_packet.h"
+#include "dataplane/pseudo_header.h"
 #include "dataplane/super_frame.h"
 #include "dataplane/tcp_header.h"
 
@@ -23,10 +24,7 @@ constexpr std::uint8_t kGsoFragmentedUdp = 3;     // VIRTIO_NET_HDR_GSO_UDP: not
 
 // Sum over addresses, protocol and, when wanted, the length of layer 4.
 std::uint16_t pseudo_header(const std::uint8_t* frame, const IpPacket& ip, std::uint32_t layer4_bytes) noexcept {
-  const Be32 tail[2] = {Be32(layer4_bytes), Be32(ip.protocol)};
-  const std::uint8_t* addresses = frame + ip.layer3 + (ip.is_v4 ? offsetof(Ipv4Header, source) : offsetof(Ipv6Header, source));
-  return checksum_fold(checksum_partial(addresses, ip.is_v4 ? 8 : 32,
-                                        checksum_partial(reinterpret_cast<const std::uint8_t*>(tail), sizeof tail)));
+  return checksum_fold(pseudo_header_sum(frame + ip.layer3, ip.is_v4, ip.protocol, layer4_bytes));
 }
 
 std::uint16_t checksum_field(std::uint8_t protocol) noexcept {

@@ -6,6 +6,7 @@
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
 #include "dataplane/probe_format.h"
+#include "dataplane/pseudo_header.h"
 
 namespace vx {
 namespace {
@@ -29,11 +30,8 @@ bool is_solicited_node(const std::array<std::uint8_t, 16>& address) noexcept {
 }
 
 std::uint16_t icmpv6_sum(const Ipv6Header& ip, const std::uint8_t* icmp, std::uint32_t length) noexcept {
-  const std::uint8_t tail[8] = {0, 0, static_cast<std::uint8_t>(length >> 8), static_cast<std::uint8_t>(length),
-                                0, 0, 0, ip_protocol::kIcmpv6};
-  std::uint32_t sum = checksum_partial(ip.source.data(), 32);
-  sum = checksum_partial(tail, sizeof tail, sum);
-  return checksum_fold(checksum_partial(icmp, length, sum));
+  const auto* header = reinterpret_cast<const std::uint8_t*>(&ip);
+  return checksum_fold(checksum_partial(icmp, length, pseudo_header_sum(header, false, ip_protocol::kIcmpv6, length)));
 }
 
 OwnVerdict judge_arp(const std::uint8_t* bytes, std::uint32_t left, const UnderlayState& underlay) noexcept {

@@ -5,6 +5,7 @@
 
 #include "dataplane/checksum.h"
 #include "dataplane/ip_packet.h"
+#include "dataplane/pseudo_header.h"
 
 namespace vx {
 namespace {
@@ -85,10 +86,7 @@ void finish6(const Ipv6Header& from, std::uint16_t mtu, std::uint32_t quoted, st
   std::uint8_t* icmp = at + sizeof(Ipv6Header);
   *view<IcmpHeader>(icmp) = {kTooBig6, 0, Be16{}};
   store(icmp + 4, Be32(mtu));
-  // RFC 8200 section 8.1
-  const std::uint8_t tail[8] = {0, 0, static_cast<std::uint8_t>(length >> 8), static_cast<std::uint8_t>(length),
-                                0, 0, 0, ip_protocol::kIcmpv6};
-  const std::uint32_t pseudo = checksum_partial(tail, sizeof tail, checksum_partial(ip->source.data(), 32));
+  const std::uint32_t pseudo = pseudo_header_sum(at, false, ip_protocol::kIcmpv6, length);
   view<IcmpHeader>(icmp)->checksum = inverted(checksum_partial(icmp, length, pseudo));
 }
 

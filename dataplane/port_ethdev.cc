@@ -27,6 +27,7 @@
 
 #include "dataplane/af_xdp_sockets.h"
 #include "dataplane/buffer_pool_mbuf.h"
+#include "dataplane/clock.h"
 #include "dataplane/interrupt_thread.h"
 #include "dataplane/ip_reassembly.h"
 #include "dataplane/log.h"
@@ -90,12 +91,6 @@ struct EthdevSettings {
   bool is_underlay = false;      // outer fragments are reassembled
 };
 
-std::uint64_t now_ns() noexcept {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
-}
-
 class EthdevPort final : public Port {
  public:
   // `device`: the vdev's or PCI device's name; `arguments`: the rest of its devargs.
@@ -140,12 +135,12 @@ class EthdevPort final : public Port {
       }
       if (asks) take_over(flags, segment_size, out[received]);
       if (!reassembly_.empty() && IpReassembly::is_fragment(out[received]) && !pool_.is_large(out[received].buffer)) [[unlikely]] {
-        if (!reassembly_[queue]->take(out[received], now_ns())) continue;
+        if (!reassembly_[queue]->take(out[received], monotonic_ns())) continue;
       }
       ++received;
     }
     // Rounds without a frame come here too.
-    if (!reassembly_.empty() && reassembly_[queue]->holds()) [[unlikely]] reassembly_[queue]->expire(now_ns());
+    if (!reassembly_.empty() && reassembly_[queue]->holds()) [[unlikely]] reassembly_[queue]->expire(monotonic_ns());
     return received;
   }
 

@@ -23,6 +23,7 @@
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/tally.h"
 #include "dataplane/unbundle.h"
 #include "dataplane/vxlan_netdev.h"
 
@@ -115,7 +116,7 @@ class HeldSocket final : public Port {
       std::array<std::uint32_t, kMeminfoWords> words{};
       socklen_t length = sizeof words;
       (void)::getsockopt(q->fd.get(), SOL_SOCKET, SO_MEMINFO, words.data(), &length);
-      sum.rx_missed += q->missed.load(std::memory_order_relaxed) + words[kMeminfoDrops];
+      sum.rx_missed += q->missed.get() + words[kMeminfoDrops];
     }
     return sum;
   }
@@ -134,7 +135,7 @@ class HeldSocket final : public Port {
     Queue(const Queue&) = delete;
     Queue& operator=(const Queue&) = delete;
     BufferPool& pool;
-    std::atomic<std::uint64_t> missed{0};  // written by the worker
+    Tally missed;  // written by the worker
     // Always one large buffer at hand; and the bundle in it, when it had to stay, of which datagrams `next` and on are
     // still to be handed on.
     Packet reserve, bundle;
@@ -184,7 +185,7 @@ class HeldSocket final : public Port {
     std::reverse(out, out + received);
     q.stash.drop_top(got);
     for (unsigned i = 0; i < unused_count; ++i) q.stash.put_back(unused[i]);
-    if (missed != 0) miss(q, missed);
+    q.missed.add(missed);
     return received;
   }
 
@@ -214,7 +215,7 @@ class HeldSocket final : public Port {
     }
     q.next = 0;
     q.datagrams = unbundle_count(q.bundle);
-    if (q.datagrams == 0) miss(q, 1);  // one datagram, too large for an ordinary buffer
+    if (q.datagrams == 0) q.missed.add(1);  // one datagram, too large for an ordinary buffer
     return hand_out(q, out, count);
   }
   unsigned hand_out(Queue& q, Packet* out, unsigned count) noexcept {
@@ -225,13 +226,10 @@ class HeldSocket final : public Port {
         q.stash.drop_top(1);
         ++done;
       } else {
-        miss(q, 1);
+        q.missed.add(1);
       }
     }
     return done;
-  }
-  static void miss(Queue& q, unsigned datagrams) noexcept {
-    q.missed.store(q.missed.load(std::memory_order_relaxed) + datagrams, std::memory_order_relaxed);
   }
 
   // `large`: where what an ordinary buffer cannot hold goes on; null: nowhere.

@@ -28,6 +28,7 @@
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/super_frame.h"
+#include "dataplane/tally.h"
 #include "dataplane/tc_take.h"
 #include "dataplane/train_socket.h"
 #include "dataplane/vnet_header.h"
@@ -96,7 +97,7 @@ class NetdevPort final : public Port {
       const int sent = ::sendmmsg(q.fd.get(), &messages[done], n - done, MSG_DONTWAIT);
       if (sent <= 0) {
         packets[done]->reason = refusal(errno);
-        if (packets[done]->reason != DropReason::kNone) add(q.errors, 1);
+        if (packets[done]->reason != DropReason::kNone) q.errors.add(1);
         break;
       }
       done += static_cast<unsigned>(sent);
@@ -119,8 +120,8 @@ class NetdevPort final : public Port {
       socklen_t length = sizeof stats;  // reading resets it
       if (::getsockopt(q->fd.get(), SOL_PACKET, PACKET_STATISTICS, &stats, &length) == 0)
         q->dropped.fetch_add(stats.tp_drops, std::memory_order_relaxed);
-      sum.rx_missed += q->missed.load(std::memory_order_relaxed) + q->dropped.load(std::memory_order_relaxed);
-      sum.tx_errors += q->errors.load(std::memory_order_relaxed);
+      sum.rx_missed += q->missed.get() + q->dropped.load(std::memory_order_relaxed);
+      sum.tx_errors += q->errors.get();
     }
     return sum;
   }
@@ -131,14 +132,10 @@ class NetdevPort final : public Port {
     FileDescriptor fd;
     BufferStash stash;
     bool is_busy = false;  // the last call brought more than a few
-    std::atomic<std::uint64_t> missed{0};           // written by the worker that receives
-    std::atomic<std::uint64_t> errors{0};           // written by the worker that sends
+    Tally missed;  // written by the worker that receives
+    Tally errors;  // written by the worker that sends
     mutable std::atomic<std::uint64_t> dropped{0};  // the kernel's count, taken over by lost()
   };
-  static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
-    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-
   // Why the kernel refused one frame; kNone when it was the device's queue that is full.
   static DropReason refusal(int error) noexcept {
     switch (error) {
@@ -168,7 +165,7 @@ class NetdevPort final : public Port {
       messages[i].msg_hdr.msg_controllen = kControlBytes;
     }
     const int result = ::recvmmsg(q.fd.get(), messages.data(), n, MSG_DONTWAIT, nullptr);
-    if (result < 0 && errno == EINVAL) add(q.missed, 1);  // a super-frame that a vnet header has no word for (SCTP)
+    if (result < 0 && errno == EINVAL) q.missed.add(1);  // a super-frame that a vnet header has no word for (SCTP)
     const unsigned got = result < 0 ? 0 : static_cast<unsigned>(result);
     std::array<Packet, kMessages> left;  // ordinary buffers of super-frames and of refused frames
     std::array<Packet*, kMessages> unused;
@@ -179,7 +176,7 @@ class NetdevPort final : public Port {
       if (i < got) {
         used = accept(messages[i], ordinary, large[i], out[received]);
         if (used != Used::kNone) ++received;
-        else add(q.missed, 1);
+        else q.missed.add(1);
         if (used != Used::kOrdinary) left[n_left++] = ordinary;
       }
       if (used != Used::kLarge) unused[n_unused++] = &large[i];

@@ -22,6 +22,7 @@
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/tally.h"
 #include "dataplane/vnet_header.h"
 
 namespace vx {
@@ -90,7 +91,7 @@ class TapPort final : public Port {
       if (::writev(q.fd.get(), parts, 2) >= 0) continue;
       if (errno != EAGAIN && errno != EINTR) {  // EIO: the link is down; EINVAL: what the frame wants cannot be
         packets[sent]->reason = errno == EINVAL ? DropReason::kGuestBadOffload : DropReason::kPortDown;
-        add(q.errors, 1);
+        q.errors.add(1);
       }
       break;
     }
@@ -112,7 +113,7 @@ class TapPort final : public Port {
   [[nodiscard]] LostFrames lost() const noexcept override {
     LostFrames sum;
     for (const auto& q : queues_) {
-      sum.tx_errors += q->errors.load(std::memory_order_relaxed);
+      sum.tx_errors += q->errors.get();
     }
     return sum;
   }
@@ -123,12 +124,8 @@ class TapPort final : public Port {
     Queue(FileDescriptor&& descriptor, BufferPool& pool) : fd(std::move(descriptor)), stash(pool) {}
     FileDescriptor fd;
     BufferStash stash;
-    std::atomic<std::uint64_t> errors{0};  // written by the worker that sends
+    Tally errors;  // written by the worker that sends
   };
-  static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
-    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-
   // A tap made elsewhere may be single-queue: TUNSETIFF then refuses IFF_MULTI_QUEUE with EINVAL.
   void open_queues(std::uint16_t queues) {
     short multi_queue = IFF_MULTI_QUEUE;

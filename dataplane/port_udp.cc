@@ -25,6 +25,7 @@
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
+#include "dataplane/tally.h"
 #include "dataplane/udp_sockets.h"
 
 #ifndef UDP_SEGMENT
@@ -164,7 +165,7 @@ class UdpPort final : public Port {
   [[nodiscard]] int rx_fd(std::uint16_t) const noexcept override { return -1; }
   [[nodiscard]] LostFrames lost() const noexcept override {
     LostFrames sum;
-    for (const auto& q : queues_) sum.tx_errors += q->errors.load(std::memory_order_relaxed);
+    for (const auto& q : queues_) sum.tx_errors += q->errors.get();
     return sum;
   }
 
@@ -172,7 +173,7 @@ class UdpPort final : public Port {
   struct alignas(64) Queue {
     UdpSockets sockets;
     unsigned without_train = 0;            // frames still to be sent singly
-    std::atomic<std::uint64_t> errors{0};  // written by the worker that sends
+    Tally errors;  // written by the worker that sends
     // Of the call being made; here for its size.
     std::array<mmsghdr, kMaxBurst> messages;
     std::array<iovec, kMaxBurst> parts;
@@ -180,12 +181,9 @@ class UdpPort final : public Port {
     std::array<std::uint8_t, kMaxTrainBytes> segments;
   };
 
-  static void lose(Queue& q, unsigned datagrams) noexcept {
-    q.errors.store(q.errors.load(std::memory_order_relaxed) + datagrams, std::memory_order_relaxed);
-  }
   static unsigned refuse(Queue& q, Packet& packet, DropReason reason) noexcept {
     packet.reason = reason;
-    if (reason != DropReason::kNone) lose(q, 1);
+    if (reason != DropReason::kNone) q.errors.add(1);
     return 0;
   }
 
@@ -240,7 +238,7 @@ class UdpPort final : public Port {
       if (sent == n) continue;
       const DropReason reason = refusal(errno);
       if (made == 0) return refuse(q, packet, reason);
-      lose(q, train.count() - made);
+      q.errors.add(train.count() - made);
       break;
     }
     return 1;

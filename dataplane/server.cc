@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "dataplane/clock.h"
 #include "dataplane/log.h"
 
 namespace vx {
@@ -30,11 +31,7 @@ constexpr int kSubscriberBufferBytes = 1 << 20;
   throw std::system_error(errno, std::generic_category(), what);
 }
 
-std::int64_t monotonic_ms() noexcept {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
-}
+std::int64_t monotonic_ms() noexcept { return static_cast<std::int64_t>(monotonic_ns() / 1'000'000); }
 
 void read_away(int fd) noexcept {
   std::uint64_t count;

@@ -16,6 +16,7 @@
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
+#include "dataplane/pseudo_header.h"
 #include "dataplane/vnet_header.h"
 #include "dataplane/vtep_table.h"
 
@@ -43,24 +44,22 @@ std::uint16_t find_udp(const Packet& packet) noexcept {
   return protocol == ip_protocol::kUdp ? static_cast<std::uint16_t>(at.offset + header) : std::uint16_t{0};
 }
 
-// `frame`: outer headers up to UDP's end. The first packet's IPv4 ID; lengths for `payload` bytes; the UDP checksum field is what a partial one begins
-// with, the sum of the pseudo header.
+// `frame`: outer headers up to UDP's end. The first packet's IPv4 ID; lengths for `payload` bytes; the UDP checksum field is what
+// a partial one begins with, the sum of the pseudo header.
 void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload, std::uint16_t id) noexcept {
   const Layer3 at = layer3_of(frame, udp);
   std::uint8_t* ip = frame + at.offset;
   const Be16 udp_bytes{static_cast<std::uint16_t>(sizeof(UdpHeader) + payload)};
-  const std::uint8_t protocol[2] = {0, ip_protocol::kUdp};
-  std::uint32_t sum = std::uint32_t{load<std::uint16_t>(protocol)} + udp_bytes.raw();
-  if (at.type == ether_type::kIpv4) {
+  const bool is_v4 = at.type == ether_type::kIpv4;
+  const std::uint32_t sum = pseudo_header_sum(ip, is_v4, ip_protocol::kUdp, udp_bytes.host());
+  if (is_v4) {
     auto* header = view<Ipv4Header>(ip);
     header->total_length = Be16(static_cast<std::uint16_t>(udp - at.offset + udp_bytes.host()));
     header->identification = Be16(id);
     header->checksum = Be16();
     header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(ip, header->header_length()))));
-    sum = checksum_partial(header->source.data(), 8, sum);
   } else {
     view<Ipv6Header>(ip)->payload_length = udp_bytes;
-    sum = checksum_partial(view<Ipv6Header>(ip)->source.data(), 32, sum);
   }
   auto* header = view<UdpHeader>(frame + udp);
   header->length = udp_bytes;
@@ -140,7 +139,7 @@ bool TrainSocket::send(Packet& packet) noexcept {
     }
     packet.reason = refusal(error);
     const unsigned lost = made == 0 && packet.reason == DropReason::kNone ? 0 : train.count() - made;
-    errors_.store(errors_.load(std::memory_order_relaxed) + lost, std::memory_order_relaxed);
+    errors_.add(lost);
     return made != 0;
   }
   return true;

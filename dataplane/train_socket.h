@@ -4,7 +4,6 @@
 // frame costs a buffer, a walk through the device and, on a veth, the peer's whole receive path by itself; a train costs them once.
 #pragma once
 
-#include <atomic>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -12,6 +11,7 @@
 
 #include "dataplane/datagram_train.h"
 #include "dataplane/file_descriptor.h"
+#include "dataplane/tally.h"
 
 namespace vx {
 
@@ -27,16 +27,15 @@ class TrainSocket {
   // `packet`: an outer frame (Ethernet, at most one tag, IPv4 or IPv6, UDP with a checksum, VXLAN) around a super-frame. True: it has
   // been sent, or a part of it (the rest is in errors()). False: nothing has, and it has its reason (kNone: no room now).
   [[nodiscard]] bool send(Packet& packet) noexcept;
-  [[nodiscard]] std::uint64_t errors() const noexcept { return errors_.load(std::memory_order_relaxed); }  // any thread
+  [[nodiscard]] std::uint64_t errors() const noexcept { return errors_.get(); }  // any thread
 
  private:
   [[nodiscard]] int send_train(const Packet& packet, std::uint16_t udp, std::uint32_t bytes, std::uint32_t segment) noexcept;
 
+  FileDescriptor fd_;
   // Of the next outer IPv4 packet. The kernel counts on within a train; a receiver that joins (GRO) wants that over trains too.
   std::uint16_t next_id_ = 0;
-
-  FileDescriptor fd_;
-  std::atomic<std::uint64_t> errors_{0};  // datagrams, written by the worker
+  Tally errors_;  // datagrams
   std::unique_ptr<std::array<std::uint8_t, kMaxTrainBytes>> bytes_;
 };
 

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <thread>
 
+#include "dataplane/clock.h"
 #include "dataplane/pipeline.h"
 
 namespace vx {
@@ -27,12 +28,6 @@ constexpr std::uint64_t kTellEveryNs = 200'000;     // learn events go to contro
 constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 2'000'000;
 constexpr std::uint64_t kNapPerIdle = 16;           // a sixteenth of the time since the last packet
 constexpr std::size_t kInjectSlots = 64;
-
-std::uint64_t monotonic_ns() noexcept {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
-}
 
 constexpr std::uint64_t nanoseconds(std::chrono::nanoseconds duration) noexcept { return static_cast<std::uint64_t>(duration.count()); }
 

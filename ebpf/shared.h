@@ -14,7 +14,7 @@
 /* Every way out of the XDP program, counted per CPU in map vxp_exits under this index. Append only. */
 enum vxp_exit {
 	VXP_EXIT_REDIRECTED,      /* VXLAN for us: to the AF_XDP socket of its queue */
-	VXP_EXIT_OWN_ADDRESS,     /* ARP, ND, ICMP, UDP fragments for an address the dataplane owns: to the socket */
+	VXP_EXIT_OWN_ADDRESS,     /* ARP, ND, ICMP, fragments of UDP or ICMP for an address the dataplane owns: to the socket */
 	VXP_EXIT_NOT_CONFIGURED,  /* no configuration yet: passed */
 	VXP_EXIT_STALE,           /* heartbeat older than the limit: passed */
 	VXP_EXIT_OTHER_VLAN,      /* another VLAN, or tagged where untagged is expected: passed */
@@ -44,7 +44,7 @@ enum vxp_mode {
 /* Map vxp_config: array of one. Written by userspace as a whole before mode is set. */
 struct vxp_config {
 	__u32 mode;             /* enum vxp_mode */
-	__u32 own_address;      /* 1: ARP, ND, ICMP and UDP fragments for local addresses are taken too */
+	__u32 own_address;      /* 1: ARP, ND, ICMP and fragments of UDP or ICMP for local addresses are taken too */
 	__u16 vlan;             /* outer VID, host order; 0: untagged */
 	__u16 flags;            /* VXP_FLAG_*; kept over a change of mode */
 	__u32 reserved;

@@ -227,7 +227,7 @@ TEST_F(PortTest, DISABLED_CrashedRun) {
                   static_cast<PortDriver>(std::stoi(mark)));
   c.attach_xdp_take_all = 0;
   const MadePort made = make_port(c, context());
-  for (auto* slot : made.heartbeats) slot->monotonic_ns = now_ns();
+  for (auto* slot : made.heartbeats) slot->monotonic_ns = monotonic_ns();
   ::kill(::getpid(), SIGKILL);
 }
 
@@ -353,7 +353,7 @@ TEST_F(NetdevTest, FramesTakenDoNotEnterTheKernelUntilTheHeartbeatStops) {
 
 TEST_F(NetdevTest, KernelHasItsFramesBackWhenTheHeartbeatIsStale) {
   const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
-  made.heartbeats[0]->monotonic_ns = now_ns();
+  made.heartbeats[0]->monotonic_ns = monotonic_ns();
   std::this_thread::sleep_for(60ms);
   EXPECT_TRUE(kernel_answers());
 }
@@ -452,7 +452,7 @@ TEST_F(AfXdpTest, NicOfALivingVxplaneIsRefused) {
   const MadePort first = underlay();
   std::thread worker([&] {
     for (int i = 0; i < 40; ++i) {
-      first.steering->heartbeat(0)->monotonic_ns = now_ns();
+      first.steering->heartbeat(0)->monotonic_ns = monotonic_ns();
       std::this_thread::sleep_for(10ms);
     }
   });

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "dataplane/buffer_pool_mbuf.h"
+#include "dataplane/clock.h"
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_factory.h"
@@ -39,11 +40,6 @@ inline const MacAddress kGuestMac = MacAddress::from_u48(0x0200000000aa), kFarMa
 inline std::string bpf_directory() {
   const char* build = std::getenv("VXPLANE_BUILD");
   return build != nullptr ? build : ".";
-}
-inline std::uint64_t now_ns() {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
 }
 // Runs a shell command; its output.
 inline std::string sh(const std::string& command) {
@@ -151,7 +147,7 @@ class PortTest : public testing::Test {
        " && ethtool -K vxa tx off tso off gso off txvlan off && ethtool -K vxb tx off tso off gso off txvlan off");
   }
   static void beat(const MadePort& made) {
-    const std::uint64_t ahead = now_ns() + 3'600'000'000'000u;
+    const std::uint64_t ahead = monotonic_ns() + 3'600'000'000'000u;
     if (made.steering) made.steering->heartbeat(0)->monotonic_ns = ahead;
     for (auto* slot : made.heartbeats) slot->monotonic_ns = ahead;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The poll loop: publication and quiescence, snapshots that balance, injection, sleep without lost wake-ups, heartbeats,
 // two workers sharing a port and an FDB.
+#include "dataplane/clock.h"
 #include "dataplane/worker.h"
 
 #include <sys/eventfd.h>
@@ -254,9 +255,7 @@ TEST(Worker, HeartbeatsAreFreshWhileItSleeps) {
   int stale = 0;
   for (int i = 0; i < 50; ++i) {
     std::this_thread::sleep_for(2ms);
-    timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    const auto now = static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(t.tv_nsec);
+    const std::uint64_t now = monotonic_ns();
     const std::uint64_t then = __atomic_load_n(&beat.monotonic_ns, __ATOMIC_RELAXED);
     if (now > then && now - then > 50'000'000) ++stale;  // the XDP program's limit; other load may delay us now and then
   }
@@ -286,16 +285,16 @@ double cpu_share_of_idle(bool has_fd) {
   return used / passed;
 }
 
-// The goal is 2 %; it is met on a quiet machine. What is tested is that the worker sleeps: twice that fails.
-TEST(Worker, IdleAdaptiveWorkerUsesAFewPercentOfACore) {
-  const double with_fd = cpu_share_of_idle(true), without_fd = cpu_share_of_idle(false);
-  RecordProperty("with_fd_percent", std::to_string(with_fd * 100));
-  RecordProperty("without_fd_percent", std::to_string(without_fd * 100));
-  std::printf("idle CPU: %.2f %% with descriptors, %.2f %% without\n", with_fd * 100, without_fd * 100);
+// The best of three: other load on the machine makes a sleeper's wake-ups dearer, never cheaper.
+TEST(Worker, IdleAdaptiveWorkerUsesAtMostTwoPercentOfACore) {
+  for (const bool with_fd : {true, false}) {
+    double share = 1;
+    for (int i = 0; i < 3 && share > 0.02; ++i) share = std::min(share, cpu_share_of_idle(with_fd));
+    std::printf("idle CPU: %.2f %% %s descriptors\n", share * 100, with_fd ? "with" : "without");
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_LE(with_fd, 0.04);
-  EXPECT_LE(without_fd, 0.04);
+    EXPECT_LE(share, 0.02);
 #endif
+  }
 }
 
 TEST(Worker, PollModeChangesWhileItRuns) {

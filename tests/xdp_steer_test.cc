@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "dataplane/clock.h"
 #include "dataplane/file_descriptor.h"
 #include "dataplane/xdp_steering.h"
 #include "tests/testkit.h"
@@ -32,12 +33,6 @@ IpAddress v6(std::uint8_t last) {
 const IpAddress kLocal6 = v6(1), kPeer6 = v6(2), kOther6 = v6(9);
 constexpr std::uint32_t kVni = 1000;
 constexpr std::uint16_t kVid = 4003;
-
-std::uint64_t now_ns() {
-  timespec t{};
-  ::clock_gettime(CLOCK_MONOTONIC, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
-}
 
 std::string object_path(const char* file) {
   const char* build = std::getenv("VXPLANE_BUILD");
@@ -72,7 +67,7 @@ class XdpSteer : public testing::Test {
     program_ = std::make_unique<Loaded>(VXP_XDP_OBJECT, VXP_XDP_PROGRAM);
     steering_ = make_xdp_steering(program_->fd, 0, false);
     bind_socket(0);
-    steering_->heartbeat(0)->monotonic_ns = now_ns() + 3'600'000'000'000u;  // an hour ahead: fresh while the test runs
+    steering_->heartbeat(0)->monotonic_ns = monotonic_ns() + 3'600'000'000'000u;  // an hour ahead: fresh while the test runs
     steer(kVid);
   }
   void steer(std::uint16_t vlan, bool own_address = false) {
@@ -243,11 +238,11 @@ TEST_F(XdpSteer, Ipv6ExtensionHeadersPass) {
 }
 
 TEST_F(XdpSteer, StaleHeartbeatPassesEverything) {
-  steering_->heartbeat(0)->monotonic_ns = now_ns() - 60'000'000;
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
   expect_pass(vxlan4(kVid), VXP_EXIT_STALE);
   steering_->heartbeat(0)->monotonic_ns = 0;
   expect_pass(vxlan6(kVid), VXP_EXIT_STALE, "nobody polls yet");
-  steering_->heartbeat(0)->monotonic_ns = now_ns();
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns();
   expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED);
 }
 
@@ -342,7 +337,7 @@ TEST_F(XdpSteer, GuestPortTakesEveryFrame) {
   for (const Bytes& frame : {vxlan4(0), vxlan6(7), FrameBuilder().eth(testkit::kBroadcast, kPeerMac).build(),
                              FrameBuilder().eth(kOurMac, kPeerMac).arp(1, kPeerMac, kPeer, {}, kOther).build()})
     expect_taken(frame, VXP_EXIT_TAKEN);
-  guest->heartbeat(0)->monotonic_ns = now_ns() - 60'000'000;
+  guest->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
   expect_pass(vxlan4(0), VXP_EXIT_STALE);
 }
 
@@ -369,11 +364,11 @@ TEST_F(TcTakeProgram, PassesUntilSomebodyBeats) {
   EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "not configured";
   configure(2);
   EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "no beat yet";
-  beat(1, now_ns() + 1'000'000'000);
+  beat(1, monotonic_ns() + 1'000'000'000);
   EXPECT_EQ(program_->run(frame_), TC_ACT_SHOT) << "one of two queues beats";
-  beat(1, now_ns() - 60'000'000);
+  beat(1, monotonic_ns() - 60'000'000);
   EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "stale";
-  beat(2, now_ns() + 1'000'000'000);
+  beat(2, monotonic_ns() + 1'000'000'000);
   EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "a queue that is not ours";
 }
 

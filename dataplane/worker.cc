@@ -25,7 +25,7 @@ constexpr std::uint64_t kBeatEveryNs = 2'000'000;
 constexpr std::uint64_t kTellEveryNs = 200'000;     // learn events go to control at least this seldom under load
 // Ports without a descriptor are polled every so often when idle, the more seldom the longer nothing came: a nap
 // costs 15 to 30 us of a core here (a timer in a virtual machine), and idle may cost 2 %.
-constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 2'000'000;
+constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 3'000'000;
 constexpr std::uint64_t kNapPerIdle = 16;           // a sixteenth of the time since the last packet
 constexpr std::size_t kInjectSlots = 64;
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The poll loop: publication and quiescence, snapshots that balance, injection, sleep without lost wake-ups, heartbeats,
 // two workers sharing a port and an FDB.
-#include "dataplane/clock.h"
 #include "dataplane/worker.h"
 
 #include <sys/eventfd.h>
@@ -12,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "dataplane/clock.h"
 #include "tests/testkit.h"
 
 namespace vx {

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <ctime>
 
 #include "dataplane/clock.h"
 #include "dataplane/file_descriptor.h"

@@ -113,7 +113,7 @@ def _build_initramfs():
     files["/modules/order"] = (stat.S_IFREG | 0o644, "\n".join(os.path.basename(path) for path in order).encode())
     with open(os.path.join(root, "bin", "busybox"), "rb") as file:
         files["/bin/busybox"] = (stat.S_IFREG | 0o755, file.read())
-    for applet in ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff", "nc", "dd", "sha256sum"):
+    for applet in ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff", "nc", "httpd", "dd", "sha256sum"):
         files[f"/bin/{applet}"] = (stat.S_IFLNK | 0o777, b"busybox")
     for tool in ("ip", "bridge", "ethtool"):
         for path, source in _with_libraries(shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")).items():

@@ -24,6 +24,7 @@
 #include "dataplane/datagram_train.h"
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
+#include "dataplane/outer_udp.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/tally.h"
 #include "dataplane/udp_sockets.h"
@@ -64,38 +65,26 @@ struct Way {
   }
 };
 
-// False: not a UDP datagram behind at most one tag, so nothing that encap built.
+// False: nothing that encap built.
 bool find_way(const Packet& packet, Way& way) noexcept {
-  const std::uint8_t* at = packet.data;
-  std::uint32_t offset = sizeof(EthernetHeader);
-  if (packet.length < offset + sizeof(VlanTag)) return false;
-  Be16 type = view<EthernetHeader>(at)->type;
-  if (type == ether_type::kVlan) {
-    type = view<VlanTag>(at + offset)->type;
-    offset += sizeof(VlanTag);
+  const auto outer = find_outer_udp(packet);
+  if (!outer) return false;
+  const std::uint8_t* ip = packet.data + outer->layer3;
+  way.is_v4 = outer->is_v4;
+  if (outer->is_v4) {
+    const auto* header = view<Ipv4Header>(ip);
+    way.addresses = header->source.data();
+    way.tos = header->tos;
+    way.ttl = header->ttl;
+  } else {
+    const auto* header = view<Ipv6Header>(ip);
+    way.addresses = header->source.data();
+    way.tos = ipv6_traffic_class(ip);
+    way.ttl = header->hop_limit;
   }
-  std::uint8_t protocol = 0;
-  if (type == ether_type::kIpv4 && packet.length >= offset + sizeof(Ipv4Header)) {
-    const auto* ip = view<Ipv4Header>(at + offset);
-    way.addresses = ip->source.data();
-    way.tos = ip->tos;
-    way.ttl = ip->ttl;
-    protocol = ip->protocol;
-    way.is_v4 = true;
-    offset += ip->header_length();
-  } else if (type == ether_type::kIpv6 && packet.length >= offset + sizeof(Ipv6Header)) {
-    const auto* ip = view<Ipv6Header>(at + offset);
-    way.addresses = ip->source.data();
-    way.tos = ipv6_traffic_class(at + offset);
-    way.ttl = ip->hop_limit;
-    protocol = ip->next_header;
-    way.is_v4 = false;
-    offset += sizeof(Ipv6Header);
-  }
-  if (protocol != ip_protocol::kUdp || packet.length < offset + sizeof(UdpHeader)) return false;
-  way.udp = view<UdpHeader>(at + offset);
+  way.udp = view<UdpHeader>(packet.data + outer->udp);
   way.checksum = !way.is_v4 || way.udp->checksum.raw() != 0;
-  way.payload = static_cast<std::uint16_t>(offset + sizeof(UdpHeader));
+  way.payload = static_cast<std::uint16_t>(outer->udp + sizeof(UdpHeader));
   return true;
 }
 

@@ -32,36 +32,22 @@ sockaddr_ll address_of(std::uint32_t ifindex) noexcept {
   return address;
 }
 
-// Offset of the outer UDP header; 0: no frame that encap built.
-std::uint16_t find_udp(const Packet& packet) noexcept {
-  if (packet.length < kMaxOuterHeader) return 0;
-  const Layer3 at = layer3_of(packet.data, packet.length);
-  const bool is_v4 = at.type == ether_type::kIpv4;
-  if (!is_v4 && at.type != ether_type::kIpv6) return 0;
-  const std::uint8_t* ip = packet.data + at.offset;
-  const std::uint32_t header = is_v4 ? view<Ipv4Header>(ip)->header_length() : sizeof(Ipv6Header);
-  const std::uint8_t protocol = is_v4 ? view<Ipv4Header>(ip)->protocol : view<Ipv6Header>(ip)->next_header;
-  return protocol == ip_protocol::kUdp ? static_cast<std::uint16_t>(at.offset + header) : std::uint16_t{0};
-}
-
 // `frame`: outer headers up to UDP's end. The first packet's IPv4 ID; lengths for `payload` bytes; the UDP checksum field is what
 // a partial one begins with, the sum of the pseudo header.
-void set_lengths(std::uint8_t* frame, std::uint16_t udp, std::uint32_t payload, std::uint16_t id) noexcept {
-  const Layer3 at = layer3_of(frame, udp);
-  std::uint8_t* ip = frame + at.offset;
+void set_lengths(std::uint8_t* frame, const OuterUdp& at, std::uint32_t payload, std::uint16_t id) noexcept {
+  std::uint8_t* ip = frame + at.layer3;
   const Be16 udp_bytes{static_cast<std::uint16_t>(sizeof(UdpHeader) + payload)};
-  const bool is_v4 = at.type == ether_type::kIpv4;
-  const std::uint32_t sum = pseudo_header_sum(ip, is_v4, ip_protocol::kUdp, udp_bytes.host());
-  if (is_v4) {
+  const std::uint32_t sum = pseudo_header_sum(ip, at.is_v4, ip_protocol::kUdp, udp_bytes.host());
+  if (at.is_v4) {
     auto* header = view<Ipv4Header>(ip);
-    header->total_length = Be16(static_cast<std::uint16_t>(udp - at.offset + udp_bytes.host()));
+    header->total_length = Be16(static_cast<std::uint16_t>(at.udp - at.layer3 + udp_bytes.host()));
     header->identification = Be16(id);
     header->checksum = Be16();
     header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(ip, header->header_length()))));
   } else {
     view<Ipv6Header>(ip)->payload_length = udp_bytes;
   }
-  auto* header = view<UdpHeader>(frame + udp);
+  auto* header = view<UdpHeader>(frame + at.udp);
   header->length = udp_bytes;
   header->checksum = Be16::from_raw(checksum_fold(sum));
 }
@@ -118,9 +104,9 @@ TrainSocket::TrainSocket(const std::string& netdev, std::uint32_t ifindex)
 
 bool TrainSocket::send(Packet& packet) noexcept {
   packet.reason = DropReason::kPortDown;
-  const std::uint16_t udp = find_udp(packet);
-  if (udp == 0) return false;
-  const DatagramTrain train(packet, static_cast<std::uint16_t>(udp + sizeof(UdpHeader)));
+  const auto outer = find_outer_udp(packet);
+  if (!outer) return false;
+  const DatagramTrain train(packet, static_cast<std::uint16_t>(outer->udp + sizeof(UdpHeader)));
   packet.reason = train.reason();
   if (train.reason() != DropReason::kNone) return false;
   const unsigned at_once = train.at_once();
@@ -131,7 +117,7 @@ bool TrainSocket::send(Packet& packet) noexcept {
   for (unsigned made = 0; made < train.count();) {
     const unsigned count = std::min(at_once, train.count() - made);
     const std::uint32_t bytes = train.write(made, count, bytes_->data());
-    const int error = send_train(packet, udp, bytes, train.longest());
+    const int error = send_train(packet, *outer, bytes, train.longest());
     if (error == 0) {
       made += count;
       next_id_ = static_cast<std::uint16_t>(next_id_ + count);
@@ -146,12 +132,12 @@ bool TrainSocket::send(Packet& packet) noexcept {
 }
 
 // 0 or errno.
-int TrainSocket::send_train(const Packet& packet, std::uint16_t udp, std::uint32_t bytes, std::uint32_t segment) noexcept {
-  const std::size_t header_bytes = udp + sizeof(UdpHeader);
+int TrainSocket::send_train(const Packet& packet, const OuterUdp& outer, std::uint32_t bytes, std::uint32_t segment) noexcept {
+  const std::size_t header_bytes = outer.udp + sizeof(UdpHeader);
   std::array<std::uint8_t, kMaxOuterHeader + sizeof(Ipv4Header) * 2> header;  // IPv4 with options fits too
   std::memcpy(header.data(), packet.data, header_bytes);
-  set_lengths(header.data(), udp, bytes, next_id_);
-  VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoNone, 0, 0, udp, offsetof(UdpHeader, checksum)};
+  set_lengths(header.data(), outer, bytes, next_id_);
+  VnetHeader vnet{OffloadMeta::kNeedsChecksum, OffloadMeta::kGsoNone, 0, 0, outer.udp, offsetof(UdpHeader, checksum)};
   if (bytes > segment) {
     vnet.gso_type = OffloadMeta::kGsoUdp;
     vnet.header_length = static_cast<std::uint16_t>(header_bytes);

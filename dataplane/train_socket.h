@@ -11,6 +11,7 @@
 
 #include "dataplane/datagram_train.h"
 #include "dataplane/file_descriptor.h"
+#include "dataplane/outer_udp.h"
 #include "dataplane/tally.h"
 
 namespace vx {
@@ -30,7 +31,7 @@ class TrainSocket {
   [[nodiscard]] std::uint64_t errors() const noexcept { return errors_.get(); }  // any thread
 
  private:
-  [[nodiscard]] int send_train(const Packet& packet, std::uint16_t udp, std::uint32_t bytes, std::uint32_t segment) noexcept;
+  [[nodiscard]] int send_train(const Packet& packet, const OuterUdp& outer, std::uint32_t bytes, std::uint32_t segment) noexcept;
 
   FileDescriptor fd_;
   // Of the next outer IPv4 packet. The kernel counts on within a train; a receiver that joins (GRO) wants that over trains too.

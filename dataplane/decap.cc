@@ -180,7 +180,6 @@ DropReason strip(Packet& packet, const Outer& outer, Location source) noexcept {
   packet.pull_front(front);
   packet.length = inner_length;
   packet.offload = {};  // spoke of the outer packet
-  packet.outer_tos = outer.tos;
   packet.source = source;
   return DropReason::kNone;
 }

@@ -64,13 +64,6 @@ struct ForwardingState {
   UnderlayState underlay;
   std::vector<OverlayState> overlays;   // by OverlayIndex
   std::vector<PortState> ports;         // by PortIndex
-
-  // kNoIndex when no overlay has this VNI. Linear: few overlays, and decap remembers the last.
-  [[nodiscard]] OverlayIndex overlay_of(std::uint32_t vni) const noexcept {
-    for (std::size_t i = 0; i < overlays.size(); ++i)
-      if (overlays[i].exists && overlays[i].vni == vni) return static_cast<OverlayIndex>(i);
-    return kNoIndex;
-  }
 };
 
 }  // namespace vx

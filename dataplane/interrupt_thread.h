@@ -6,7 +6,7 @@
 
 namespace vx {
 
-// Runs `work` on EAL's interrupt thread, in no handler, and returns when it is done; on this thread where that cannot be had.
+// Runs `work` on EAL's interrupt thread, in no driver's handler, and returns when it is done; on this thread where that cannot be had.
 // EAL is initialised. May be called from every thread but the interrupt thread itself. `work` must not throw.
 void run_on_interrupt_thread(const std::function<void()>& work);
 

@@ -12,11 +12,11 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 
-#include <atomic>
 #include <stdexcept>
 
 #include "dataplane/buffer_pool_mbuf.h"
-#include "dataplane/checksum.h"
+#include "dataplane/ip_checksum.h"
+#include "dataplane/tally.h"
 
 namespace vx {
 namespace {
@@ -34,16 +34,6 @@ struct FragmentHeader {  // RFC 8200 section 4.5
   Be32 identification;
 };
 static_assert(sizeof(FragmentHeader) == 8);
-
-// One writer; readers see each figure whole.
-class Count {
- public:
-  void add(std::uint64_t n) noexcept { value_.store(get() + n, std::memory_order_release); }
-  [[nodiscard]] std::uint64_t get() const noexcept { return value_.load(std::memory_order_acquire); }
-
- private:
-  std::atomic<std::uint64_t> value_{0};
-};
 
 struct Fragment {
   std::uint32_t layer2 = 0;   // bytes in front of the IP header
@@ -136,7 +126,7 @@ struct IpReassembly::Impl {
   MbufPool& pool;
   rte_ip_frag_tbl* table;
   rte_ip_frag_death_row dead{};
-  Count taken, reassembled, joined, refused, expired;
+  Tally taken, reassembled, joined, refused, expired;
 };
 
 // The whole datagram as a chain, first fragment first, with its IP header updated but for the checksum; or null.
@@ -165,12 +155,7 @@ bool IpReassembly::Impl::finish(rte_mbuf* chain, const Fragment& fragment, Packe
     refuse(chain);  // the first fragment had more options than the last: together too long
     return false;
   }
-  if (fragment.is_v4) {
-    auto* header = view<Ipv4Header>(ip);
-    header->checksum = {};
-    const std::uint32_t sum = checksum_partial(ip, header->header_length());
-    header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(sum)));
-  }
+  if (fragment.is_v4) set_ipv4_checksum(ip);
   const std::uint64_t fragments = chain->nb_segs;
   if (!flatten(chain, packet)) return false;
   joined.add(fragments);

@@ -29,8 +29,8 @@ class IpReassembly {
   IpReassembly(const IpReassembly&) = delete;
   IpReassembly& operator=(const IpReassembly&) = delete;
 
-  // Whether a received frame, untagged or behind one 802.1Q tag, is a fragment that take() is for: UDP or ICMP
-  // over IPv4, or over IPv6 with the fragment header first. Cheap: for every frame.
+  // Whether a received frame, untagged or behind one 802.1Q tag, is a fragment that take() is for: of what ends in a VTEP, UDP or ICMP
+  // (pings, and answers to path probes) over IPv4, or over IPv6 with the fragment header first. Cheap: for every frame.
   [[nodiscard]] static bool is_fragment(const Packet& packet) noexcept;
 
   // `packet` is_fragment() and lies in an ordinary buffer of the pool. False: the fragment was kept or refused, and its
@@ -60,11 +60,6 @@ class IpReassembly {
   std::unique_ptr<Impl> impl_;
 };
 
-// What ends in a VTEP: datagrams of the tunnel, pings and the answers to ours (path probes).
-constexpr bool is_for_vtep(std::uint8_t protocol) noexcept {
-  return protocol == ip_protocol::kUdp || protocol == ip_protocol::kIcmp || protocol == ip_protocol::kIcmpv6;
-}
-
 inline bool IpReassembly::is_fragment(const Packet& packet) noexcept {
   constexpr std::uint32_t kLeast = sizeof(EthernetHeader) + sizeof(Ipv4Header);
   if (packet.length < kLeast) [[unlikely]] return false;
@@ -80,10 +75,12 @@ inline bool IpReassembly::is_fragment(const Packet& packet) noexcept {
     const auto* ip = view<Ipv4Header>(at);
     constexpr Be16 kBits(kIpv4MoreFragments | kIpv4OffsetMask);
     return left >= sizeof(Ipv4Header) && (ip->flags_fragment.raw() & kBits.raw()) != 0 &&
-           is_for_vtep(ip->protocol);
+           (ip->protocol == ip_protocol::kUdp || ip->protocol == ip_protocol::kIcmp);
   }
-  return type == ether_type::kIpv6 && left >= sizeof(Ipv6Header) + 8 &&
-         view<Ipv6Header>(at)->next_header == ip_protocol::kFragment && is_for_vtep(at[sizeof(Ipv6Header)]);
+  if (type != ether_type::kIpv6 || left < sizeof(Ipv6Header) + 8 || view<Ipv6Header>(at)->next_header != ip_protocol::kFragment)
+    return false;
+  const std::uint8_t protocol = at[sizeof(Ipv6Header)];
+  return protocol == ip_protocol::kUdp || protocol == ip_protocol::kIcmpv6;
 }
 
 }  // namespace vx

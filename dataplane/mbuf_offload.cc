@@ -9,7 +9,7 @@
 
 #include "dataplane/checksum.h"
 #include "dataplane/ip_packet.h"
-#include "dataplane/pseudo_header.h"
+#include "dataplane/ip_checksum.h"
 #include "dataplane/super_frame.h"
 #include "dataplane/tcp_header.h"
 

@@ -6,7 +6,7 @@
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
 #include "dataplane/probe_format.h"
-#include "dataplane/pseudo_header.h"
+#include "dataplane/ip_checksum.h"
 
 namespace vx {
 namespace {
@@ -27,11 +27,6 @@ bool is_local(const UnderlayState& underlay, const IpAddress& address) noexcept 
 bool is_solicited_node(const std::array<std::uint8_t, 16>& address) noexcept {
   constexpr std::uint8_t prefix[13] = {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff};
   return std::memcmp(address.data(), prefix, sizeof prefix) == 0;
-}
-
-std::uint16_t icmpv6_sum(const Ipv6Header& ip, const std::uint8_t* icmp, std::uint32_t length) noexcept {
-  const auto* header = reinterpret_cast<const std::uint8_t*>(&ip);
-  return checksum_fold(checksum_partial(icmp, length, pseudo_header_sum(header, false, ip_protocol::kIcmpv6, length)));
 }
 
 OwnVerdict judge_arp(const std::uint8_t* bytes, std::uint32_t left, const UnderlayState& underlay) noexcept {
@@ -80,7 +75,7 @@ OwnVerdict judge_ipv6(const std::uint8_t* bytes, std::uint32_t left, const Under
   const std::uint32_t length = ip->payload_length.host();
   const std::uint8_t* icmp = bytes + sizeof(Ipv6Header);
   if (bytes[0] >> 4 != 6 || ip->next_header != ip_protocol::kIcmpv6 || length < 8 || length > left - sizeof(Ipv6Header) ||
-      icmp[1] != 0 || icmpv6_sum(*ip, icmp, length) != 0xffff)
+      icmp[1] != 0 || checksum_fold(icmpv6_sum(bytes, icmp, length)) != 0xffff)
     return {};
   const IpAddress destination = IpAddress::from_v6_bytes(ip->destination.data());
   const bool is_to_us = is_local(underlay, destination);
@@ -112,8 +107,7 @@ void answer_echo4(std::uint8_t* bytes) noexcept {
   auto* ip = view<Ipv4Header>(bytes);
   std::swap(ip->source, ip->destination);
   ip->ttl = kReplyTtl;
-  ip->checksum = Be16();
-  ip->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(bytes, ip->header_length()))));
+  set_ipv4_checksum(bytes);
   std::uint8_t* icmp = bytes + ip->header_length();
   const auto before = load<std::uint16_t>(icmp);
   icmp[0] = kEchoReply4;
@@ -152,8 +146,7 @@ void answer_solicitation(std::uint8_t* frame, std::uint8_t* bytes, const Underla
   icmp[kNeighborBytes] = 2;  // target link-layer address, one unit of 8 bytes
   icmp[kNeighborBytes + 1] = 1;
   std::memcpy(icmp + kNeighborBytes + 2, underlay.mac.bytes.data(), 6);
-  view<IcmpHeader>(icmp)->checksum =
-      Be16::from_raw(static_cast<std::uint16_t>(~icmpv6_sum(*ip, icmp, kNeighborBytes + kLinkOptionBytes)));
+  view<IcmpHeader>(icmp)->checksum = checksum_of(icmpv6_sum(bytes, icmp, kNeighborBytes + kLinkOptionBytes));
 }
 
 }  // namespace

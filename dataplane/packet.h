@@ -65,7 +65,7 @@ struct OffloadMeta {
   }
 };
 
-// One cache line. Filled by Port::rx (data, buffer, length, headroom, tailroom, ingress_port); steps fill the rest.
+// One cache line. Port::rx fills data, buffer, length, headroom, tailroom and offload; the pipeline ingress_port; steps the rest.
 // Frames are contiguous: `length` bytes are readable at `data`.
 struct alignas(64) Packet {
   std::uint8_t* data = nullptr;   // first byte of the frame
@@ -81,7 +81,6 @@ struct alignas(64) Packet {
   std::uint16_t tci = 0;          // VID and PCP/DEI after classification; VID is the bridge's VLAN
   bool is_tagged = false;         // an 802.1Q tag stands in the bytes at data + 12
   bool flood = false;             // set by bridge: to all members of the VLAN
-  std::uint8_t outer_tos = 0;     // decap: TOS of the outer header
   DropReason reason = DropReason::kNone;
   OffloadMeta offload;
 

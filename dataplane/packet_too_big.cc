@@ -5,7 +5,7 @@
 
 #include "dataplane/checksum.h"
 #include "dataplane/ip_packet.h"
-#include "dataplane/pseudo_header.h"
+#include "dataplane/ip_checksum.h"
 
 namespace vx {
 namespace {
@@ -51,8 +51,6 @@ bool may_tell(const Packet& frame, const IpPacket& ip) noexcept {
   return ip.is_v4 ? !is_error4(type) : !is_error6(type);
 }
 
-Be16 inverted(std::uint32_t sum) noexcept { return Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(sum))); }
-
 // Both fill in what lies from `at` on: IP header and ICMP header; `quoted` bytes of the packet are already behind them.
 void finish4(const Ipv4Header& from, std::uint16_t mtu, std::uint32_t quoted, std::uint8_t* at) noexcept {
   auto* ip = view<Ipv4Header>(at);
@@ -65,12 +63,12 @@ void finish4(const Ipv4Header& from, std::uint16_t mtu, std::uint32_t quoted, st
   ip->protocol = ip_protocol::kIcmp;
   ip->source = from.destination;
   ip->destination = from.source;
-  ip->checksum = inverted(checksum_partial(at, sizeof(Ipv4Header)));
+  set_ipv4_checksum(at);
 
   std::uint8_t* icmp = at + sizeof(Ipv4Header);
   *view<IcmpHeader>(icmp) = {kUnreachable4, kFragmentationNeeded4, Be16{}};
   store(icmp + 4, Be32(mtu));  // RFC 1191 section 4: 16 bits unused, 16 bits next-hop MTU
-  view<IcmpHeader>(icmp)->checksum = inverted(checksum_partial(icmp, kIcmpBytes + quoted));
+  view<IcmpHeader>(icmp)->checksum = checksum_of(checksum_partial(icmp, kIcmpBytes + quoted));
 }
 
 void finish6(const Ipv6Header& from, std::uint16_t mtu, std::uint32_t quoted, std::uint8_t* at) noexcept {
@@ -86,8 +84,7 @@ void finish6(const Ipv6Header& from, std::uint16_t mtu, std::uint32_t quoted, st
   std::uint8_t* icmp = at + sizeof(Ipv6Header);
   *view<IcmpHeader>(icmp) = {kTooBig6, 0, Be16{}};
   store(icmp + 4, Be32(mtu));
-  const std::uint32_t pseudo = pseudo_header_sum(at, false, ip_protocol::kIcmpv6, length);
-  view<IcmpHeader>(icmp)->checksum = inverted(checksum_partial(icmp, length, pseudo));
+  view<IcmpHeader>(icmp)->checksum = checksum_of(icmpv6_sum(at, icmp, length));
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -19,8 +18,8 @@
 
 #include <fmt/format.h>
 
-#include "dataplane/checksum.h"
 #include "dataplane/file_descriptor.h"
+#include "dataplane/ip_checksum.h"
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/tally.h"
@@ -316,7 +315,7 @@ class HeldSocket final : public Port {
     std::memcpy(&from, &sender, sizeof from);
     std::memcpy(ip->source.data(), &from.sin_addr, ip->source.size());
     std::memcpy(ip->destination.data(), local_.v4_bytes(), ip->destination.size());
-    ip->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(frame.data, sizeof *ip))));
+    set_ipv4_checksum(frame.data);
   }
   void push_ipv6(Packet& frame, const sockaddr_in6& sender, std::uint8_t tos) const noexcept {
     const auto payload = static_cast<std::uint16_t>(frame.length);

@@ -17,7 +17,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -119,8 +118,8 @@ class NetdevPort final : public Port {
       tpacket_stats stats{};
       socklen_t length = sizeof stats;  // reading resets it
       if (::getsockopt(q->fd.get(), SOL_PACKET, PACKET_STATISTICS, &stats, &length) == 0)
-        q->dropped.fetch_add(stats.tp_drops, std::memory_order_relaxed);
-      sum.rx_missed += q->missed.get() + q->dropped.load(std::memory_order_relaxed);
+        q->dropped.add(stats.tp_drops);
+      sum.rx_missed += q->missed.get() + q->dropped.get();
       sum.tx_errors += q->errors.get();
     }
     return sum;
@@ -134,7 +133,7 @@ class NetdevPort final : public Port {
     bool is_busy = false;  // the last call brought more than a few
     Tally missed;  // written by the worker that receives
     Tally errors;  // written by the worker that sends
-    mutable std::atomic<std::uint64_t> dropped{0};  // the kernel's count, taken over by lost()
+    Tally dropped;  // the kernel's count, taken over by lost()
   };
   // Why the kernel refused one frame; kNone when it was the device's queue that is full.
   static DropReason refusal(int error) noexcept {

@@ -81,20 +81,23 @@ void Sender::use(const ForwardingState* state, const Assignment* assignment) noe
   if (const auto reason = may_encap(vtep, settings, longest, packet.headroom); reason != DropReason::kNone) return reason;
   // A train needs the outer checksum: the kernel completes it for each datagram.
   const bool has_checksum = settings.udp_csum || !vtep.is_v4;
-  if (underlay < kMaxPorts && egress_[underlay].offloads.tunnel && has_checksum) send_tunnel_super_frame(packet, at, vtep, settings, underlay);
+  if (underlay < kMaxPorts && egress_[underlay].offloads.tunnel && has_checksum) send_tunnel_super_frame(packet, at, longest, vtep, settings, underlay);
   else send_segments(packet, at, underlay, &vtep, settings);
   return DropReason::kNone;
 }
 
-// The port makes the datagrams. The outer UDP checksum field says only whether they are to have one.
-void Sender::send_tunnel_super_frame(Packet& super, const SuperFrame& at, const Vtep& vtep, const EncapSettings& settings,
-                                     PortIndex underlay) noexcept {
-  const std::uint32_t longest = std::min<std::uint32_t>(at.payload + at.segment_size, super.length);
+// The port makes the datagrams; `longest`: bytes of the longest segment. The outer UDP checksum field says only whether they
+// are to have one.
+void Sender::send_tunnel_super_frame(Packet& super, const SuperFrame& at, std::uint32_t longest, const Vtep& vtep,
+                                     const EncapSettings& settings, PortIndex underlay) noexcept {
   const OuterUdp udp = push_outer_header(super, vtep, settings, inner_flow(super.data, super.length), longest);
   if (udp.wants_checksum) udp.header->checksum = Be16(0xffff);
   super.offload.header_length = at.payload;
   super.offload.shift(vtep.header_length);
-  send_tunnelled(super, underlay);
+  const unsigned extra = extra_datagrams(super);
+  tx_[underlay].bytes += std::uint64_t{extra} * super.offload.header_length;
+  tx_[underlay].extra += extra;
+  enqueue(super, underlay);
 }
 
 void Sender::send_segments(Packet super, const SuperFrame& at, PortIndex port, const Vtep* vtep,
@@ -297,14 +300,6 @@ void Sender::flush_port(PortIndex port) noexcept {
   list.count = 0;
   list.bytes = 0;
   list.extra = 0;
-}
-
-void Sender::send_tunnelled(Packet& super, PortIndex underlay) noexcept {
-  if (underlay >= kMaxPorts || !egress_[underlay].can_send) return drop_outgoing(super, DropReason::kPortDown, underlay);
-  const unsigned extra = extra_datagrams(super);
-  tx_[underlay].bytes += std::uint64_t{extra} * super.offload.header_length;
-  tx_[underlay].extra += extra;
-  enqueue(super, underlay);
 }
 
 void Sender::flush() noexcept {

@@ -103,8 +103,8 @@ class Sender {
   void send_with_metadata(Packet& packet, PortIndex port) noexcept;
   // `super` by value: its descriptor may be one that is used again meanwhile. `vtep` null: to a local port.
   void send_segments(Packet super, const SuperFrame& at, PortIndex port, const Vtep* vtep, const EncapSettings& settings) noexcept;
-  void send_tunnelled(Packet& super, PortIndex underlay) noexcept;
-  void send_tunnel_super_frame(Packet& super, const SuperFrame& at, const Vtep& vtep, const EncapSettings& settings, PortIndex underlay) noexcept;
+  void send_tunnel_super_frame(Packet& super, const SuperFrame& at, std::uint32_t longest, const Vtep& vtep,
+                               const EncapSettings& settings, PortIndex underlay) noexcept;
   [[nodiscard]] bool start_super(Open& open, const Packet& packet, const TcpSegment& segment) noexcept;
   void send_coalescing(Packet& packet, PortIndex port) noexcept;
   [[nodiscard]] bool join_open(Open& open, Packet& packet, const TcpSegment& segment) noexcept;

@@ -16,7 +16,7 @@
 #include "dataplane/checksum.h"
 #include "dataplane/layer3.h"
 #include "dataplane/netdev.h"
-#include "dataplane/pseudo_header.h"
+#include "dataplane/ip_checksum.h"
 #include "dataplane/vnet_header.h"
 #include "dataplane/vtep_table.h"
 
@@ -34,7 +34,7 @@ sockaddr_ll address_of(std::uint32_t ifindex) noexcept {
 
 // `frame`: outer headers up to UDP's end. The first packet's IPv4 ID; lengths for `payload` bytes; the UDP checksum field is what
 // a partial one begins with, the sum of the pseudo header.
-void set_lengths(std::uint8_t* frame, const OuterUdp& at, std::uint32_t payload, std::uint16_t id) noexcept {
+void set_lengths(std::uint8_t* frame, const OuterOffsets& at, std::uint32_t payload, std::uint16_t id) noexcept {
   std::uint8_t* ip = frame + at.layer3;
   const Be16 udp_bytes{static_cast<std::uint16_t>(sizeof(UdpHeader) + payload)};
   const std::uint32_t sum = pseudo_header_sum(ip, at.is_v4, ip_protocol::kUdp, udp_bytes.host());
@@ -42,8 +42,7 @@ void set_lengths(std::uint8_t* frame, const OuterUdp& at, std::uint32_t payload,
     auto* header = view<Ipv4Header>(ip);
     header->total_length = Be16(static_cast<std::uint16_t>(at.udp - at.layer3 + udp_bytes.host()));
     header->identification = Be16(id);
-    header->checksum = Be16();
-    header->checksum = Be16::from_raw(static_cast<std::uint16_t>(~checksum_fold(checksum_partial(ip, header->header_length()))));
+    set_ipv4_checksum(ip);
   } else {
     view<Ipv6Header>(ip)->payload_length = udp_bytes;
   }
@@ -132,7 +131,7 @@ bool TrainSocket::send(Packet& packet) noexcept {
 }
 
 // 0 or errno.
-int TrainSocket::send_train(const Packet& packet, const OuterUdp& outer, std::uint32_t bytes, std::uint32_t segment) noexcept {
+int TrainSocket::send_train(const Packet& packet, const OuterOffsets& outer, std::uint32_t bytes, std::uint32_t segment) noexcept {
   const std::size_t header_bytes = outer.udp + sizeof(UdpHeader);
   std::array<std::uint8_t, kMaxOuterHeader + sizeof(Ipv4Header) * 2> header;  // IPv4 with options fits too
   std::memcpy(header.data(), packet.data, header_bytes);

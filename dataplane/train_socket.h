@@ -26,12 +26,13 @@ class TrainSocket {
   TrainSocket(const std::string& netdev, std::uint32_t ifindex);
 
   // `packet`: an outer frame (Ethernet, at most one tag, IPv4 or IPv6, UDP with a checksum, VXLAN) around a super-frame. True: it has
-  // been sent, or a part of it (the rest is in errors()). False: nothing has, and it has its reason (kNone: no room now).
+  // been sent, or a part of it (the rest is in errors()). False: nothing has, and it has its reason (kNone: no room now;
+  // else its datagrams are in errors() too).
   [[nodiscard]] bool send(Packet& packet) noexcept;
   [[nodiscard]] std::uint64_t errors() const noexcept { return errors_.get(); }  // any thread
 
  private:
-  [[nodiscard]] int send_train(const Packet& packet, const OuterUdp& outer, std::uint32_t bytes, std::uint32_t segment) noexcept;
+  [[nodiscard]] int send_train(const Packet& packet, const OuterOffsets& outer, std::uint32_t bytes, std::uint32_t segment) noexcept;
 
   FileDescriptor fd_;
   // Of the next outer IPv4 packet. The kernel counts on within a train; a receiver that joins (GRO) wants that over trains too.

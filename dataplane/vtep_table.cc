@@ -3,7 +3,7 @@
 
 #include <bit>
 
-#include "dataplane/checksum.h"
+#include "dataplane/ip_checksum.h"
 
 namespace vx {
 namespace {
@@ -59,9 +59,7 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
   }
   vtep.ip_offset = static_cast<std::uint8_t>(at - vtep.bytes.data());
 
-  // UDP pseudo header without the length (RFC 768, RFC 8200 section 8.1): addresses and protocol.
-  const std::uint8_t protocol_word[2] = {0, ip_protocol::kUdp};
-  std::uint32_t pseudo = checksum_partial(protocol_word, 2);
+  const std::uint8_t* const ip_header = at;
   vtep.ip_checksum = 0;
   if (is_v4) {
     auto* ip = view<Ipv4Header>(at);
@@ -72,7 +70,6 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
     std::memcpy(ip->source.data(), fields.source.v4_bytes(), 4);
     std::memcpy(ip->destination.data(), fields.destination.v4_bytes(), 4);
     vtep.ip_checksum = checksum_fold(checksum_partial(at, sizeof *ip));  // TOS and total length still zero
-    pseudo = checksum_partial(ip->source.data(), 8, pseudo);
     ip->tos = fields.tos;
     at += sizeof *ip;
   } else {
@@ -82,17 +79,16 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
     ip->hop_limit = fields.ttl;
     ip->source = fields.source.bytes;
     ip->destination = fields.destination.bytes;
-    pseudo = checksum_partial(ip->source.data(), 32, pseudo);
     at += sizeof *ip;
   }
   auto* udp = view<UdpHeader>(at);
   udp->destination_port = Be16(fields.udp_port);
-  pseudo = checksum_partial(at, sizeof *udp, pseudo);
   at += sizeof *udp;
   auto* vxlan = view<VxlanHeader>(at);
   vxlan->flags_reserved = Be32(kVxlanFlagI);
   vxlan->vni_reserved = Be32(fields.vni << 8);
-  vtep.pseudo_sum = checksum_fold(checksum_partial(at, sizeof *vxlan, pseudo));
+  const std::uint32_t pseudo = pseudo_header_sum(ip_header, is_v4, ip_protocol::kUdp, 0);  // the length is the packet's
+  vtep.pseudo_sum = checksum_fold(checksum_partial(reinterpret_cast<const std::uint8_t*>(udp), sizeof *udp + sizeof *vxlan, pseudo));
   at += sizeof *vxlan;
   vtep.header_length = static_cast<std::uint8_t>(at - vtep.bytes.data());
 }

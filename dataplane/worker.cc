@@ -51,8 +51,7 @@ struct Worker::Impl {
         punts(256),
         injected(kInjectSlots),
         pipeline({worker_config.learn_events_per_second, worker_config.learn_queue_capacity}, pool, learn, punts),
-        wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
-        spin_ns(nanoseconds(worker_config.spin)) {
+        wake_fd(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
     if (wake_fd < 0) throw std::system_error(errno, std::generic_category(), "worker: eventfd; raise the limit of open files");
   }
   ~Impl() {
@@ -77,12 +76,12 @@ struct Worker::Impl {
   SpscQueue<InjectedFrame> injected;
   Pipeline pipeline;
   int wake_fd;
-  std::uint64_t spin_ns;  // now; from config.spin to config.longest_spin
 
   // Worker's own.
   alignas(kCacheLine) std::array<Packet, kMaxBurst> burst;
   const Assignment* assignment = nullptr;
   std::uint64_t now_ns = 0, busy_at_ns = 0, last_beat_ns = 0, last_told_ns = 0;
+  std::uint64_t spin_ns = nanoseconds(config.spin);  // now; up to config.longest_spin
   std::uint64_t taken_sequence = 0, taken_snapshot = 0;
   bool news_pending = false;
   bool has_queue_without_fd = false;

@@ -31,7 +31,8 @@ struct WorkerConfig {
   unsigned lcore = 0;
   PollMode poll = PollMode::kAdaptive;
   std::chrono::microseconds spin{50};               // adaptive: polls empty for this long before it sleeps,
-  std::chrono::microseconds longest_spin{400};      // and up to this long while packets keep coming just after it fell asleep
+  std::chrono::microseconds longest_spin{400};      // and up to this long while packets keep waking it just after it fell asleep
+                                                    // (of ports with a descriptor: the others' are found after a nap)
   std::chrono::milliseconds sleep_at_most{10};      // heartbeats stay fresh
   std::uint32_t learn_events_per_second = 1'000'000;
   std::size_t learn_queue_capacity = 16384;

@@ -192,11 +192,9 @@ static __always_inline __u32 steer_udp(struct cursor *cursor, struct vxp_local_k
 }
 
 /* A datagram in pieces for a local address: the dataplane reassembles those for its own, the kernel the others. */
-static __always_inline __u32 fragment_exit(__u8 protocol, const struct vxp_config *config)
+static __always_inline __u32 fragment_exit(const struct vxp_config *config)
 {
-	int ends_in_vtep = protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == NEXT_ICMPV6;
-
-	return config->own_address && ends_in_vtep ? VXP_EXIT_OWN_ADDRESS : VXP_EXIT_FRAGMENT;
+	return config->own_address ? VXP_EXIT_OWN_ADDRESS : VXP_EXIT_FRAGMENT;
 }
 
 static __always_inline __u32 steer_ipv4(struct cursor *cursor, const struct vxp_config *config)
@@ -215,7 +213,7 @@ static __always_inline __u32 steer_ipv4(struct cursor *cursor, const struct vxp_
 	if (ip->protocol != IPPROTO_UDP && !(config->own_address && ip->protocol == IPPROTO_ICMP))
 		return VXP_EXIT_OTHER_PROTOCOL;
 	if (ip->flags_fragment & bpf_htons(0x3fff)) /* MF or an offset */
-		return is_local(&key) ? fragment_exit(ip->protocol, config) : VXP_EXIT_OTHER_ADDRESS;
+		return is_local(&key) ? fragment_exit(config) : VXP_EXIT_OTHER_ADDRESS;
 	if (!take(cursor, options))
 		return VXP_EXIT_TRUNCATED;
 	if (ip->protocol == IPPROTO_ICMP)
@@ -252,7 +250,9 @@ static __always_inline __u32 steer_ipv6(struct cursor *cursor, const struct vxp_
 
 		if (!is_local(&key))
 			return VXP_EXIT_OTHER_ADDRESS;
-		return fragment ? fragment_exit(*fragment, config) : VXP_EXIT_TRUNCATED;
+		if (!fragment)
+			return VXP_EXIT_TRUNCATED;
+		return *fragment == IPPROTO_UDP || *fragment == NEXT_ICMPV6 ? fragment_exit(config) : VXP_EXIT_FRAGMENT;
 	}
 	if (ip->next_header == NEXT_ICMPV6 && config->own_address)
 		return steer_icmpv6(cursor, &key);

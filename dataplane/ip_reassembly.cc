@@ -98,6 +98,14 @@ bool merge_ecn(rte_mbuf* chain, std::uint8_t* ip, bool is_v4) noexcept {
   return true;
 }
 
+// RFC 6980 section 5: such a message in fragments, or behind a fragment header at all, is ignored. At least one byte is
+// behind the header.
+bool is_neighbour_discovery(const std::uint8_t* ip) noexcept {
+  constexpr std::uint8_t kRouterSolicitation = 133, kRedirect = 137;  // RFC 4861 section 4
+  const std::uint8_t type = ip[sizeof(Ipv6Header)];
+  return view<Ipv6Header>(ip)->next_header == ip_protocol::kIcmpv6 && type >= kRouterSolicitation && type <= kRedirect;
+}
+
 }  // namespace
 
 struct IpReassembly::Impl {
@@ -155,7 +163,12 @@ bool IpReassembly::Impl::finish(rte_mbuf* chain, const Fragment& fragment, Packe
     refuse(chain);  // the first fragment had more options than the last: together too long
     return false;
   }
-  if (fragment.is_v4) set_ipv4_checksum(ip);
+  if (fragment.is_v4) {
+    set_ipv4_checksum(ip);
+  } else if (is_neighbour_discovery(ip)) {
+    refuse(chain);
+    return false;
+  }
   const std::uint64_t fragments = chain->nb_segs;
   if (!flatten(chain, packet)) return false;
   joined.add(fragments);

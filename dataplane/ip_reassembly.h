@@ -38,7 +38,7 @@ class IpReassembly {
   // the first fragment's Ethernet header and tag, and an IP header that says so: total length, no fragment fields or
   // header, right header checksum. Its UDP or ICMP checksum has not been looked at. ECN as in RFC 3168 section 5.3.
   // Refused, with all of its datagram that is here: overlaps and duplicates, holes, lengths that cannot be, a datagram
-  // longer than 65,535 bytes, and what no buffer can be had for. Times are CLOCK_MONOTONIC.
+  // longer than 65,535 bytes, Neighbour Discovery (RFC 6980), and what no buffer can be had for. Times are CLOCK_MONOTONIC.
   [[nodiscard]] bool take(Packet& packet, std::uint64_t now_ns) noexcept;
 
   // Gives back what has been waiting for longer than kTimeout_ns; to be called now and then while holds() is true.

@@ -373,6 +373,21 @@ TEST_F(IpReassemblyTest, FragmentsThatCannotBeAreRefusedAtOnce) {
   refuses(bad);
 }
 
+TEST_F(IpReassemblyTest, NeighbourDiscoveryInFragmentsIsRefused) {  // RFC 6980 section 5
+  for (const std::uint8_t type : {128, 133, 134, 135, 136, 137, 143}) {
+    const Bytes whole = FrameBuilder().eth(kOurMac, kPeerMac).ipv6(v6(2), v6(1)).icmp6(type, Bytes(300, 1)).build();
+    const bool is_refused = type >= 133 && type <= 137;
+    const auto before = reassembly->counters();
+    EXPECT_EQ(take(fragment(whole, {0, 304}, true)).has_value(), !is_refused) << int{type} << ", all in one";
+    const auto list = fragments(whole, 160);
+    ASSERT_EQ(list.size(), 2u);
+    EXPECT_FALSE(take(list[0]));
+    EXPECT_EQ(take(list[1]).has_value(), !is_refused) << int{type};
+    EXPECT_EQ(reassembly->counters().refused - before.refused, is_refused ? 3u : 0u);
+    EXPECT_FALSE(reassembly->holds());
+  }
+}
+
 TEST_F(IpReassemblyTest, FragmentsCutShortAreRefused) {
   for (const bool is_v4 : {true, false}) {
     const Bytes one = fragments(datagram(is_v4, 300, 4003), 160)[0];

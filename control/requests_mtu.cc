@@ -195,8 +195,7 @@ void Requests::mtu_probe(const Json& request, const Reply& reply) {
     std::string advice;  // on the first of those that need one
   };
   const auto collected = std::make_shared<Collected>();
-  collected->results = Json::array();
-  collected->results.get_ref<Json::array_t&>().resize(wanted.size());
+  collected->results = Json::array_t(wanted.size());
   collected->missing = wanted.size() + 1;
   const auto finish_one = [collected, reply] {
     if (--collected->missing == 0) reply(api::encode(reply_of(std::move(collected->results), collected->advice)));

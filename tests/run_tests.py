@@ -85,8 +85,7 @@ def run(command, log, seconds, environment=None):
         file.write("$ " + " ".join(command) + "\n")
         file.flush()
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-                                   stdout=file, start_new_session=True,
-                                   env={**os.environ, **(environment or {})}, text=True, errors="replace")
+                                   stdout=file, start_new_session=True, env={**os.environ, **(environment or {})})
 
         def stop(*_):
             os.killpg(process.pid, signal.SIGTERM)
@@ -253,14 +252,15 @@ class Script:
 
     def __init__(self, path):
         self.name, self.log = script_name(path), log_path(f"system-{script_name(path)}")
-        self.started = time.monotonic()
+        self.started, self.timed_out = time.monotonic(), False
         environment = {"VXPLANE_BUILD": os.environ.get("VXPLANE_BUILD") or os.path.join(BUILD, "release"), "PYTHONDONTWRITEBYTECODE": "1"}
         with open(self.log, "w", encoding="utf-8") as file:
             self.process = subprocess.Popen([path], cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
                                             start_new_session=True, env={**os.environ, **environment})
 
     def is_done(self):
-        if time.monotonic() - self.started > SCRIPT_SECONDS:
+        if time.monotonic() - self.started > SCRIPT_SECONDS and self.process.poll() is None:
+            self.timed_out = True
             self.stop()
         return self.process.poll() is not None
 
@@ -274,8 +274,9 @@ class Script:
                 self.process.wait()
 
     def report(self, report):
-        verdicts = []
+        verdicts, is_whole = [], False
         for line in read(self.log).splitlines():
+            is_whole |= re.fullmatch(r"\d+ passed, \d+ failed, \d+ skipped", line) is not None
             match = re.match(r"(ok|skip|FAIL) +(.*)$", line)
             if match:
                 verdicts.append(match[1])
@@ -285,8 +286,10 @@ class Script:
             elif verdicts and verdicts[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
                 print(f"     | {line}", flush=True)
         seconds = time.monotonic() - self.started
-        if (self.process.returncode != 0 and "FAIL" not in verdicts) or not verdicts:
-            report.line("FAIL", f"system: {self.name}", seconds, f"exit code {self.process.returncode}, {len(verdicts)} cases ran")
+        # One that died on its way has lost the cases that were still to come, whatever it said before.
+        if not verdicts or not is_whole or (self.process.returncode != 0 and "FAIL" not in verdicts):
+            how = f"it took longer than {SCRIPT_SECONDS} s" if self.timed_out else f"exit code {self.process.returncode}"
+            report.line("FAIL", f"system: {self.name}", seconds, f"{how}, {len(verdicts)} cases ran")
             show(read(self.log))
         else:
             print(f"     {self.name}: {len(verdicts)} cases in {seconds:.0f} s", flush=True)

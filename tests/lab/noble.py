@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir, "system"))
 
 from cases import Failed  # noqa: E402
-from lab import REPOSITORY, Namespace, build_directory, run, tag_edge, wire_offloads_off  # noqa: E402
+from lab import REPOSITORY, Namespace, build_directory, core_of, run, tag_edge, wire_offloads_off  # noqa: E402
 
 STATE = "/run/vxplane-lab"
 LOCK = "/run/vxplane-lab.lock"
@@ -149,17 +149,11 @@ def make_kernel_peer(node):
     ns.ip("link", "set", "mainvx", "mtu", OVERLAY_MTU, "up")
 
 
-def core_of(node):
-    """Each node polls on a CPU of its own, as on a machine of its own: two on one take turns of milliseconds, and the wire overflows."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[-1 - list(NODES).index(node) % len(cores)]
-
-
 def write_config(node):
     lines = ["[vxlan]", "name = vxlan_mainvx", f"vxlan-id = {VNI}", f"vxlan-local-tunnelip = {vtep(node)}",
              f"vxlan-remoteip = {vtep(peer_of(node))}", f"mtu = {OVERLAY_MTU}",
              "[underlay]", f"device = {DEVICE}", "driver = af_xdp", f"vlan = {OUTER_VLAN}", "vtep-address = own", f"mtu = {UNDERLAY_MTU}",
-             "[dataplane]", f"lcores = {core_of(node)}",
+             "[dataplane]", f"lcores = {core_of(1 + list(NODES).index(node))}",
              "[bridge]", "name = mainvx", "bridge-vids = 2-4094", "bridge-pvid = 1", "[port]"]
     for port, driver, vlan, tags in (guest[1:5] for guest in GUESTS.values() if guest[0] == node):
         lines.append(f"port = {port} driver={driver}" + (f" bridge-access={vlan}" if vlan and not tags else ""))

@@ -97,7 +97,7 @@ class Suite:
                 self._line("FAIL", title, case, started, text)
             else:
                 self.tried_again += 1
-                print(f"     again: {describe(case)}: {text}", flush=True)
+                print(f"     again: {title}: {describe(case)}: {text}", flush=True)
             if not isinstance(error, Failed) or os.environ.get("VXPLANE_TRACE"):
                 traceback.print_exc()
             for argument in arguments:

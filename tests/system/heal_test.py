@@ -10,7 +10,7 @@ import time
 
 import frames
 from cases import Suite, check, eventually
-from lab import REPOSITORY, UNDERLAY_DEVICE, Lab, Wire, run
+from lab import UNDERLAY_DEVICE, Lab, Wire, compile_bpf
 from nodes import HostTcp, VxplaneNode, pair
 
 # Longest silence of a host's TCP session that is still "undisturbed": one lost packet costs TCP 0.2 s (its shortest RTO).
@@ -262,22 +262,11 @@ def dpdk_leaves_no_files(_):
         check(not left, f"left: {left}")
 
 
-def compile_foreign():
-    folder = os.path.join(REPOSITORY, "build", "system")
-    os.makedirs(folder, exist_ok=True)
-    source, target = os.path.join(folder, "foreign.bpf.c"), os.path.join(folder, "foreign.o")
-    with open(source, "w") as file:
-        file.write('#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nSEC("xdp") int foreign_pass(struct xdp_md *c) { return XDP_PASS; }\n'
-                   'char _license[] SEC("license") = "GPL";\n')
-    run("clang", "-O2", "-g", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", "-c", source, "-o", target)
-    return target
-
-
 def foreign_program_refused(_):
     """a foreign XDP program on the underlay is refused with one clear line and left in place"""
     with Lab() as lab:
         node = VxplaneNode(lab, "krypton", 1, Wire(lab), remotes=[2], start=False)
-        node.namespace.ip("link", "set", "dev", UNDERLAY_DEVICE, "xdp", "obj", compile_foreign(), "sec", "xdp")
+        node.namespace.ip("link", "set", "dev", UNDERLAY_DEVICE, "xdp", "obj", compile_bpf("foreign"), "sec", "xdp")
         program = node.namespace.links()[UNDERLAY_DEVICE]["xdp"]["prog"]["id"]
         node.start()
         lines = eventually(lambda: [line for name in ("dataplane", "control") for line in node.log(f"vxplane-{name}").splitlines()

@@ -6,6 +6,7 @@ Between the nodes stands a router whose link may have a smaller MTU than both en
 
 import contextlib
 import json
+import time
 
 import frames
 from cases import Suite, check, eventually
@@ -226,13 +227,15 @@ def silent_peer(net):
     before = net.vtep()["path_mtu"]
     net.router.namespace.ip("link", "set", net.router.ports[1], "down")
     try:
+        started = time.monotonic()
         code, text = net.probe(net.peer)
+        seconds = time.monotonic() - started
         check(code == 1 and text.startswith(f"{net.peer}: {net.needed} needed, no answer"), f"exit {code}: {text}")
+        check(seconds < 5, f"that took {seconds:.1f} s")
         check(net.vtep()["path_mtu"] == before, f"{net.vtep()}")
     finally:
         net.router.namespace.ip("link", "set", net.router.ports[1], "up")
-        prefix = "172.18.1." if net.krypton.family == 4 else "fd18::"
-        net.router.namespace.ip("route", "replace", f"{prefix}2", "dev", net.router.ports[1])
+        net.router.namespace.ip("route", "replace", net.peer, "dev", net.router.ports[1])
     eventually(lambda: net.probe(net.peer)[0] == 0, 10, lambda: f"{net.probe(net.peer)}")
     code, text = net.probe("192.0.2.77")
     check(code == 1 and text == "", f"a stranger: exit {code}: {text}")
@@ -246,20 +249,26 @@ def the_sum(net):
     one = node.json("mtu")[0]
     check(one["margin"] == 14 and one["device_mtu"] == 1500 and one["ports"] == [] and one["problems"] == [], f"{one}")
 
-    def wrong(device, mtu, back, *words):
-        node.namespace.ip("link", "set", device, "mtu", mtu)
+    def wrong(change, back, *words):
+        node.namespace.ip(*change)
         try:
             def seen():
                 done = node.vxctl("mtu")
                 return done.returncode == 1 and all(word in done.stdout for word in words) and len(done.stderr.splitlines()) == 1
-            eventually(seen, 3, lambda: f"{device} {mtu}: {node.vxctl('mtu').stdout}")
+            eventually(seen, 3, lambda: f"{change}: {node.vxctl('mtu').stdout}")
         finally:
-            node.namespace.ip("link", "set", device, "mtu", back)
+            node.namespace.ip(*back)
         eventually(lambda: node.vxctl("mtu").returncode == 0, 3, lambda: node.vxctl("mtu").stdout)
 
-    wrong("tap101i0", 1500, 1332, "tap101i0 has an MTU of 1500, the overlay 1332", "ip link set dev tap101i0 mtu 1332")
-    wrong("tap101i0", 1300, 1332, "tap101i0 has an MTU of 1300, the overlay 1332")
-    wrong(UNDERLAY_DEVICE, 1390, 1500, f"{UNDERLAY_DEVICE} has an MTU of 1390, [underlay] mtu says 1400", f"raise that of {UNDERLAY_DEVICE}")
+    def mtu_of(device, mtu):
+        return ("link", "set", device, "mtu", mtu)
+
+    wrong(mtu_of("tap101i0", 1500), mtu_of("tap101i0", 1332), "tap101i0 has an MTU of 1500, the overlay 1332", "ip link set dev tap101i0 mtu 1332")
+    wrong(mtu_of("tap101i0", 1300), mtu_of("tap101i0", 1332), "tap101i0 has an MTU of 1300, the overlay 1332")
+    wrong(mtu_of(UNDERLAY_DEVICE, 1390), mtu_of(UNDERLAY_DEVICE, 1500),
+          f"{UNDERLAY_DEVICE} has an MTU of 1390, [underlay] mtu says 1400", f"raise that of {UNDERLAY_DEVICE}")
+    route = ("route", "replace", net.peer, "dev", UNDERLAY_DEVICE)
+    wrong((*route, "mtu", 1372), ("route", "del", *route[2:]), net.bad_words)
 
 
 if __name__ == "__main__":

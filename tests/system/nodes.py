@@ -99,6 +99,9 @@ class KernelNode(Node):
     def wait_ready(self):
         pass
 
+    def wait_port(self, name, state="up", seconds=10):
+        pass
+
 
 class VxplaneNode(Node):
     """A host with vxplane-dataplane and vxplane-control. `settings`: {section: {key: value or [values]}} over the defaults
@@ -227,9 +230,10 @@ class VxplaneNode(Node):
             with contextlib.suppress(OSError), open(os.path.join(self.run_dir, name)) as file:
                 for line in file.readlines()[-12:]:
                     print(f"     {self.name}/{name[8:-4]}: {line.rstrip()}")
-        for words in (("drops",), ("vtep",)):
-            for line in self.vxctl(*words).stdout.splitlines():
-                print(f"     {self.name} {words[0]}: {line}")
+        for word in ("drops", "vtep"):
+            with contextlib.suppress(Failed):  # of a control that hangs: what is shown must not hide what went wrong
+                for line in self.vxctl(word, seconds=3).stdout.splitlines():
+                    print(f"     {self.name} {word}: {line}")
 
     def log(self, program):
         with open(os.path.join(self.run_dir, f"{program}.log")) as file:
@@ -407,8 +411,7 @@ class Pair(Network):
         for node in self.nodes:
             node.wait_ready()
         for guest in self.guests:
-            if isinstance(guest.node, VxplaneNode):
-                guest.node.wait_port(guest.port)
+            guest.node.wait_port(guest.port)
 
 
 def pair(*kinds, **options):

@@ -42,8 +42,7 @@ class OffloadNet(Network):
         for number, kind, tag in ((11, "tap", None), (12, "held", 100)):
             self.remote[tag] = self.plug(self.xenon, number, kind if isinstance(self.xenon, VxplaneNode) else "netdev", tag)
         for guest in self.guests():
-            if isinstance(guest.node, VxplaneNode):
-                guest.node.wait_port(f"guest{guest.number}" if guest.kind == "tap" else guest.port)
+            guest.node.wait_port(guest.port)
         for place in [*self.nodes, *self.guests()]:
             keep_order(place.namespace)
         for (_, tag), guest in self.local.items():

@@ -521,7 +521,7 @@ def idle_is_cheap():
         before = busy()
         time.sleep(5)
         used = (busy() - before) / 5 * 100
-        check(used <= 2.5, f"{used:.1f} % of a core")
+        check(used <= 2, f"{used:.1f} % of a core")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,7 @@ class VmNet(Network):
         self.guest = Guest(lab, 3, offloads=True)
         self.guest.plug_veth(xenon, "tap103i0")
         for node, port in ((krypton, "tap101i0"), (xenon, "tap103i0")):
-            if isinstance(node, VxplaneNode):
-                node.wait_port(port)
+            node.wait_port(port)
         self.vm.run(f"ip link set eth0 mtu {OVERLAY_MTU} up")
         self.vm.run(f"ip addr add {VM_IPV4}/24 dev eth0")
         self.vm.run(f"ip addr add {VM_IPV6}/64 dev eth0 nodad")

@@ -3,12 +3,11 @@
 """The whole of design section 1 against a Debian kernel in qemu: VLAN-aware bridge, bridge-vids 2-4094 through one VNI,
 underlay on an 802.1q device (VLAN 4003). vxplane's node owns its VTEP address, as the machine under it may lack 802.1q."""
 
-import contextlib
 import os
 
 from cases import Suite, check, eventually
-from lab import Guest, Lab, Wire
-from nodes import make_node
+from lab import Guest, Wire
+from nodes import Network, in_lab, make_node
 from vm import VirtualMachine, plug_guest, plug_wire
 
 SETUP = [
@@ -33,7 +32,7 @@ SETUP = [
 ]
 
 
-class QemuPair:
+class QemuPair(Network):
     """krypton: guests 1 untagged, 2 tags 100 itself, 5 in VLAN 200 (access port). VM: 3 on access port 100, 4 untagged,
     6 tags 200 itself."""
 
@@ -43,6 +42,7 @@ class QemuPair:
                                  ports=["tap101i0 driver=netdev", "tap102i0 driver=netdev", "tap105i0 driver=netdev bridge-access=200"])
         # The kernel under the test has no VLAN filter: its guest 5 tags for itself.
         tags = {1: None, 2: 100, 3: None, 4: None, 5: 200 if kind == "kernel" else None, 6: 200}
+        self.nodes = [self.krypton]
         self.guests = {number: Guest(lab, number, tag=tag) for number, tag in tags.items()}
         for number in (1, 2, 5):
             self.guests[number].plug_veth(self.krypton, f"tap10{number}i0")
@@ -53,19 +53,6 @@ class QemuPair:
         for command in SETUP:
             self.vm.run(command)
         self.krypton.wait_ready()
-
-    def check_conservation(self):
-        if hasattr(self.krypton, "check_conservation"):
-            self.krypton.check_conservation()
-
-    def show_logs(self):
-        self.krypton.show_logs()
-
-
-@contextlib.contextmanager
-def qemu_pair(kind):
-    with Lab() as lab:
-        yield QemuPair(lab, kind)
 
 
 PAIRS = ((1, 4), (2, 3), (5, 6))
@@ -117,6 +104,6 @@ def only_nics_on_the_wire(net):
 if __name__ == "__main__":
     suite = Suite("qemu")
     cases = [ping_all_vlans, vlans_are_apart, fdbs_agree, only_nics_on_the_wire]
-    suite.group("this kernel - Debian kernel", lambda: qemu_pair("kernel"), cases, needs_vxplane=False)
-    suite.group("vxplane - Debian kernel", lambda: qemu_pair("vxplane"), cases)
+    suite.group("this kernel - Debian kernel", lambda: in_lab(QemuPair, "kernel"), cases, needs_vxplane=False)
+    suite.group("vxplane - Debian kernel", lambda: in_lab(QemuPair, "vxplane"), cases)
     suite.main()

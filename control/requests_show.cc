@@ -18,7 +18,8 @@ namespace {
 
 constexpr std::array<const char*, VXP_EXIT_COUNT> kXdpExitNames{
     "redirected",    "own_address", "not_configured", "stale",       "other_vlan", "other_protocol", "other_address",
-    "other_port",    "fragment",    "bad_flags",      "unknown_vni", "truncated",  "no_socket",      "taken"};
+    "other_port",    "fragment",    "bad_flags",      "unknown_vni", "truncated",  "no_socket",      "taken",
+    "bypass"};
 static_assert(kXdpExitNames.back() != nullptr);
 
 std::string driver_of(const protocol::PortConfig& config) {

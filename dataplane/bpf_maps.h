@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The little of libbpf that both users of BPF programs (xdp_steering, tc_take) share: file descriptors
+// The little of libbpf that the users of BPF programs (xdp_steering, tc_hook and its users) share: file descriptors
 // of maps found through a program, and a memory-mapped heartbeat array. Implemented in xdp_steering.cc.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,9 @@ class HeartbeatMap {
   void* memory_ = nullptr;
   std::size_t bytes_ = 0;
 };
+
+// Adds the per-CPU counters of a map to `sums`, by index.
+void read_counters(int map_fd, std::span<std::uint64_t> sums);
 
 // Whether a live process keeps beating in the maps of `program`: looks twice, 60 ms apart.
 [[nodiscard]] bool somebody_beats(const BpfProgram& program);

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <system_error>
 #include <vector>
 
@@ -88,6 +89,10 @@ void set_up(const std::string& name) {
   if ((ifr.ifr_flags & IFF_UP) != 0) return;
   ifr.ifr_flags = static_cast<short>(ifr.ifr_flags | IFF_UP);
   if (!control(name, SIOCSIFFLAGS, ifr)) throw_errno(name, "cannot set the link up");
+}
+
+void silence(const std::string& name) noexcept {
+  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6") << 1;
 }
 
 Channels channels(const std::string& name) noexcept {

@@ -19,6 +19,8 @@ namespace netdev {
 [[nodiscard]] MacAddress mac(const std::string& name);
 void set_mtu(const std::string& name, unsigned mtu);
 void set_up(const std::string& name);
+// The host's own stack sends nothing out of it by itself (IPv6 autoconfiguration), as far as that can be had.
+void silence(const std::string& name) noexcept;
 
 // RX queues that an AF_XDP socket can be bound to one by one: ethtool's combined channels, or rx channels.
 struct Channels {

@@ -370,7 +370,7 @@ class AfXdp {
     if (channels.combined > VXP_MAX_QUEUES)
       throw std::runtime_error(fmt::format("{}: has {} queues, at most {} are taken; run `ethtool -L {} combined {}`", name,
                                            channels.combined, VXP_MAX_QUEUES, name, VXP_MAX_QUEUES));
-    netdev::set_up(name);
+    if (config.takeover == 0) netdev::set_up(name);
     const bool left_off = (clear_leftover_xdp(name, ifindex_) & VXP_FLAG_RESTORE_RXVLAN) != 0;
     const bool on = netdev::rxvlan(name);
     restore_rxvlan_ = on || left_off;

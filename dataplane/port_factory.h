@@ -20,16 +20,28 @@ struct PortContext {
   BufferPool* pool = nullptr;      // the pool made by make_mbuf_pool
   std::uint16_t workers = 1;       // queues wanted when PortConfig::queues is 0
   std::string name_prefix;         // unique per instance; for vdev names
-  std::string bpf_directory;       // where vxplane_xdp.bpf.o and vxplane_take.bpf.o are
+  std::string bpf_directory;       // where vxplane_xdp.bpf.o and the others are
 };
 
 // The mbuf pool all ports share. `buffers`: how many; data room kHeadroomBytes + 2048 (and what AF_XDP needs).
 [[nodiscard]] std::unique_ptr<BufferPool> make_mbuf_pool(const std::string& name, unsigned buffers);
 
-// What the XDP program on an af_xdp port is told and tells. A port without one has none (port_steering == null).
-class XdpSteering {
+// Who has a port's frames, us or the kernel: what its BPF programs ask for each one, besides the heartbeat.
+struct FailOpenRule {
+  bool bypass = false;  // the kernel, whoever beats
+  std::uint32_t stale_after_ms = 50;
+  friend bool operator==(const FailOpenRule&, const FailOpenRule&) = default;
+};
+class FailOpenSwitch {
  public:
-  virtual ~XdpSteering() = default;
+  virtual ~FailOpenSwitch() = default;
+  // From the next frame on. Throws std::system_error.
+  virtual void set_rule(const FailOpenRule& rule) = 0;
+};
+
+// What the XDP program on an af_xdp port is told and tells. A port without one has none (port_steering == null).
+class XdpSteering : public FailOpenSwitch {
+ public:
   struct Target {
     bool own_address = false;
     std::uint16_t vlan = 0;
@@ -46,10 +58,25 @@ class XdpSteering {
   [[nodiscard]] virtual volatile vxp_beat* heartbeat(std::uint16_t queue) noexcept = 0;
 };
 
+// The BPF programs by which a netdev port takes its frames.
+class TakePrograms : public FailOpenSwitch {
+ public:
+  [[nodiscard]] virtual std::array<std::uint64_t, VXP_TAKE_COUNT> exits() const = 0;
+};
+
+// The BPF program that hands to another netdev what is sent into a tap.
+class DeliverProgram {
+ public:
+  virtual ~DeliverProgram() = default;
+  virtual void deliver_to(std::uint32_t ifindex) = 0;  // throws std::system_error
+};
+
 struct MadePort {
   std::shared_ptr<Port> port;
   std::shared_ptr<XdpSteering> steering;  // af_xdp only; lives as long as the port
-  // netdev driver: heartbeat of the tc program that keeps taken frames from the kernel (worker polling queue q stores there), by queue.
+  std::shared_ptr<TakePrograms> take;     // netdev only; with takeover they start with bypass on
+  std::shared_ptr<DeliverProgram> deliver;  // tap with deliver_ifindex only
+  // netdev driver: heartbeats that `take` looks at (worker polling queue q stores there), by queue.
   std::vector<volatile vxp_beat*> heartbeats;
   std::uint32_t ifindex = 0;              // 0: no netdev
   MacAddress mac{};

@@ -60,9 +60,11 @@ void push_tag(Packet& packet, std::uint16_t tpid, std::uint16_t tci) noexcept {
 
 class NetdevPort final : public Port {
  public:
-  NetdevPort(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, BufferPool& pool)
+  // Each queue's socket gets the frames that the filter of `take` accepts for it.
+  NetdevPort(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, const TcTake& take,
+             BufferPool& pool)
       : Port(name), pool_(pool), ifindex_(ifindex), is_underlay_(is_underlay) {
-    for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(std::make_unique<Queue>(open_socket(), pool));
+    for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(std::make_unique<Queue>(open_socket(take.filter(i)), pool));
     if (queues > 1) join_queues();
   }
 
@@ -210,13 +212,14 @@ class NetdevPort final : public Port {
     return used;
   }
 
-  [[nodiscard]] FileDescriptor open_socket() const {
+  [[nodiscard]] FileDescriptor open_socket(int filter) const {
     // Protocol 0: nothing is received before everything is set and bind() names protocol and device.
     FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) throw_errno(name(), "cannot open a packet socket");
     set(fd, PACKET_VNET_HDR, 1);
     set(fd, PACKET_AUXDATA, 1);
     set(fd, PACKET_IGNORE_OUTGOING, 1);
+    if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter) != 0) throw_errno(name(), "cannot attach the filter");
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes);
     // Guests have other addresses than the netdev; ends by itself when the socket is closed.
@@ -255,12 +258,14 @@ class NetdevPort final : public Port {
   std::vector<std::unique_ptr<Queue>> queues_;
 };
 
-// The port and the tc program that goes with it, in this order: frames are dropped there only while somebody has them.
+// The port and the programs that go with it, in this order: a frame that a socket has is dropped at tc ingress.
 struct NetdevWithTake {
-  NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, const PortContext& context)
-      : port(name, ifindex, queues, is_underlay, *context.pool), take(name, ifindex, queues, context.bpf_directory) {}
-  NetdevPort port;
+  NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, const protocol::PortConfig& config,
+                 const PortContext& context)
+      : take(name, ifindex, queues, {.bypass = config.takeover != 0}, context.bpf_directory),
+        port(name, ifindex, queues, config.role == protocol::PortRole::kUnderlay, take, *context.pool) {}
   TcTake take;
+  NetdevPort port;
 };
 
 }  // namespace
@@ -271,12 +276,15 @@ MadePort make_netdev_port(const protocol::PortConfig& config, const PortContext&
   made.ifindex = netdev::index(name);
   if (made.ifindex == 0) throw std::runtime_error(name + ": no such netdev");
   made.mac = netdev::mac(name);
-  if (config.mtu != 0) netdev::set_mtu(name, config.mtu);
-  netdev::set_up(name);
+  if (config.takeover == 0) {
+    if (config.mtu != 0) netdev::set_mtu(name, config.mtu);
+    netdev::set_up(name);
+  }
   const std::uint16_t queues =
       std::clamp<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1, VXP_MAX_QUEUES);
-  auto both = std::make_shared<NetdevWithTake>(name, made.ifindex, queues, config.role == protocol::PortRole::kUnderlay, context);
+  auto both = std::make_shared<NetdevWithTake>(name, made.ifindex, queues, config, context);
   for (std::uint16_t q = 0; q < queues; ++q) made.heartbeats.push_back(both->take.heartbeat(q));
+  made.take = std::shared_ptr<TakePrograms>(both, &both->take);
   NetdevPort* port = &both->port;
   made.port = std::shared_ptr<Port>(std::move(both), port);
   return made;

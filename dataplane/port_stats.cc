@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/port_stats.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace vx {
@@ -8,6 +9,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kSnapshotTimeout{200};
 static_assert(VXP_EXIT_COUNT <= protocol::kMaxXdpExits);
+static_assert(VXP_TAKE_COUNT <= protocol::kMaxTakeExits);
 
 void add(PortCounters& sum, const PortCounters& other) {
   sum.rx_packets += other.rx_packets;
@@ -69,11 +71,13 @@ void add(Port::Fragments& sum, const Port::Fragments& other) {
   sum.reassembled += other.reassembled;
 }
 
-template <typename Exits>
-void add_exits(Exits& sum, const PortEntry& entry) {
-  if (!entry.made.steering) return;
-  const auto exits = entry.made.steering->exits();
-  for (std::size_t i = 0; i < exits.size(); ++i) sum[i] += exits[i];
+// What the port's BPF programs have counted.
+void add_exits(std::span<std::uint64_t> xdp, std::span<std::uint64_t> take, const PortEntry& entry) {
+  const auto add_all = [](std::span<std::uint64_t> sum, const auto& exits) {
+    for (std::size_t i = 0; i < exits.size(); ++i) sum[i] += exits[i];
+  };
+  if (entry.made.steering) add_all(xdp, entry.made.steering->exits());
+  if (entry.made.take) add_all(take, entry.made.take->exits());
 }
 
 bool has_counted(const protocol::PortStats& stats) {
@@ -105,7 +109,9 @@ SwitchStats PortStatsKeeper::collect(std::span<Worker* const> workers,
   removed.rx_missed = removed_lost_.rx_missed;
   removed.tx_errors = removed_lost_.tx_errors;
   stats.reply.xdp_exits = VXP_EXIT_COUNT;
-  for (std::size_t i = 0; i < removed_exits_.size(); ++i) stats.reply.xdp[i] = removed_exits_[i];
+  stats.reply.take_exits = VXP_TAKE_COUNT;
+  std::copy(removed_exits_.begin(), removed_exits_.end(), stats.reply.xdp.begin());
+  std::copy(removed_takes_.begin(), removed_takes_.end(), stats.reply.take.begin());
   Port::Fragments fragments = removed_fragments_;
   for (const auto& entry : ports) {
     if (!entry) continue;
@@ -114,7 +120,7 @@ SwitchStats PortStatsKeeper::collect(std::span<Worker* const> workers,
     stats.ports.push_back({entry->config.name,
                            difference(sum.ports[entry->index], removed_[entry->index]),
                            lost.rx_missed, lost.tx_errors});
-    add_exits(stats.reply.xdp, *entry);
+    add_exits(stats.reply.xdp, stats.reply.take, *entry);
   }
   stats.reply.fragments_received = fragments.received;
   stats.reply.fragments_reassembled = fragments.reassembled;
@@ -139,7 +145,7 @@ void PortStatsKeeper::retire(std::span<Worker* const> workers, const PortEntry& 
   removed_lost_.rx_missed += lost.rx_missed;
   removed_lost_.tx_errors += lost.tx_errors;
   add(removed_fragments_, entry.made.port->fragments());
-  add_exits(removed_exits_, entry);
+  add_exits(removed_exits_, removed_takes_, entry);
 }
 
 }  // namespace vx

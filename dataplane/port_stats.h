@@ -39,6 +39,7 @@ class PortStatsKeeper {
   Port::LostFrames removed_lost_;
   Port::Fragments removed_fragments_;
   std::array<std::uint64_t, VXP_EXIT_COUNT> removed_exits_{};
+  std::array<std::uint64_t, VXP_TAKE_COUNT> removed_takes_{};
 };
 
 }  // namespace vx

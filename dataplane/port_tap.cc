@@ -22,6 +22,7 @@
 #include "dataplane/netdev.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/tally.h"
+#include "dataplane/tc_take.h"
 #include "dataplane/vnet_header.h"
 
 namespace vx {
@@ -34,7 +35,8 @@ constexpr unsigned kUso = 0x20 | 0x40;  // TUN_F_USO4 and TUN_F_USO6, from Linux
 
 class TapPort final : public Port {
  public:
-  TapPort(const std::string& name, std::uint16_t queues, unsigned mtu, bool is_guest, BufferPool& pool)
+  // `is_silent`: the host's stack sends nothing of its own into it.
+  TapPort(const std::string& name, std::uint16_t queues, unsigned mtu, bool is_guest, bool is_silent, BufferPool& pool)
       : Port(name), pool_(pool), is_guest_(is_guest) {
     const std::uint32_t existing = netdev::index(name);
     ours_ = existing == 0 || netdev::alias(existing) == kAlias;
@@ -44,6 +46,7 @@ class TapPort final : public Port {
       keep(true);
       if (ours_) (void)netdev::set_alias(ifindex_, kAlias);
       if (mtu != 0) netdev::set_mtu(name, mtu);
+      if (is_silent) netdev::silence(name);
       netdev::set_up(name);
     } catch (...) {
       if (ours_) keep(false);
@@ -169,10 +172,13 @@ class TapPort final : public Port {
 MadePort make_tap_port(const protocol::PortConfig& config, const PortContext& context) {
   const std::string name(protocol::text_of(config.name));
   const std::uint16_t queues = std::clamp<std::uint16_t>(config.queues != 0 ? config.queues : context.workers, 1, kMaxTapQueues);
-  auto port = std::make_shared<TapPort>(name, queues, config.mtu, config.role == protocol::PortRole::kGuest, *context.pool);
+  auto port = std::make_shared<TapPort>(name, queues, config.mtu, config.role == protocol::PortRole::kGuest,
+                                        config.deliver_ifindex != 0, *context.pool);
   MadePort made;
   made.ifindex = port->ifindex();
   made.mac = netdev::mac(name);
+  if (config.deliver_ifindex != 0)
+    made.deliver = attach_deliver(name, made.ifindex, config.deliver_ifindex, context.bpf_directory);
   made.port = std::move(port);
   return made;
 }

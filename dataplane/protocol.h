@@ -25,7 +25,7 @@
 
 namespace vx::protocol {
 
-inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersion = 3;
 inline constexpr std::size_t kMaxMessageBytes = 64 * 1024;
 inline constexpr std::string_view kSocketName = "dataplane.sock";
 
@@ -34,7 +34,7 @@ enum class MessageType : std::uint16_t {
   kHello = 1,        // -                  HelloReply
   kPortAdd,          // PortConfig         PortInfo
   kPortDelete,       // PortRef            -
-  kPortSet,          // PortConfig (name picks the port; VLANs, flags, storm, mtu change in place)   PortInfo
+  kPortSet,          // PortConfig (name picks the port; VLANs, flags, storm, mtu, deliver_ifindex change in place)   PortInfo
   kPortDump,         // - or DumpFrom      PortInfo...        (by ascending index; see DumpFrom)
   kUnderlaySet,      // UnderlayConfig     -
   kUnderlayGet,      // -                  UnderlayConfig
@@ -52,6 +52,8 @@ enum class MessageType : std::uint16_t {
   kInject,           // InjectFrame        -   (sent out of a port; counted `generated`)
   kSubscribe,        // -                  - (status 0), then events
   kWorkersSet,       // WorkersConfig      WorkersReply  (EBUSY while there are ports: lcores stay; poll is set all the same)
+  kFailOpenSet,      // FailOpenConfig     -   (at once, for all attached BPF programs and for those to come)
+  kFailOpenGet,      // -                  FailOpenConfig
   // events
   kLearnEvents = 100,  // LearnEvent...
   kPunt,               // PuntFrame (one)
@@ -98,6 +100,14 @@ struct WorkersReply {
   Text note{};                       // what is used instead of what was wanted, one line; empty: as wanted
 };
 
+// When the kernel has its frames back. `bypass` concerns only what stands in for a kernel bridge (`takeover` of
+// PortConfig and UnderlayConfig); a dataplane starts with it on, so that nothing is taken before all is installed.
+struct FailOpenConfig {
+  std::uint8_t bypass = 1;           // 1: every frame goes the kernel's way, whoever beats
+  std::uint8_t reserved[3]{};
+  std::uint32_t stale_after_ms = 50;  // of every port: a heartbeat older than this gives the kernel the frames
+};
+
 // Dumps that may not fit one message (an overlay's VTEPs, 48 ports and more): the reply holds as many records
 // as fit, from index `first` on. Ask again from the last one's index + 1 until a reply has none.
 // kStatsGet's position counts ports in the order of their indices, removed ones (kRemovedPorts) last.
@@ -108,6 +118,15 @@ struct DumpFrom {
 enum class PortRole : std::uint8_t { kGuest = 0, kUnderlay = 1 };
 enum class PortDriver : std::uint8_t { kAfXdp = 0, kUdp, kTap, kNetdev, kVhostUser, kDpdk };
 enum class PortState : std::uint8_t { kUp = 0, kDown, kLost };
+
+// How a port of the bridge differs from the others, as `bridge link set` has them (br_flood and br_skb_isolated).
+enum PortFlag : std::uint8_t {
+  kIsolated = 1,           // does not talk to other isolated ports
+  kNoUnicastFlood = 2,     // `flood off`: gets no unicast frames whose destination is unknown
+  kNoMulticastFlood = 4,   // `mcast_flood off`
+  kNoBroadcastFlood = 8,   // `bcast_flood off`
+};
+inline constexpr std::uint8_t kAllPortFlags = kIsolated | kNoUnicastFlood | kNoMulticastFlood | kNoBroadcastFlood;
 
 struct PortConfig {
   Name name{};                  // the operator's name; for netdev-backed drivers the netdev's
@@ -120,7 +139,10 @@ struct PortConfig {
   std::uint32_t storm_pps = 0;  // 0: no limit on flooded packets
   std::uint8_t learning = 1;    // 0: sources are not learned (netdev mode's uplink)
   std::uint8_t attach_xdp_take_all = 0;  // af_xdp guest ports: every frame is taken
-  std::uint16_t reserved = 0;
+  std::uint8_t takeover = 0;    // netdev: a port of a kernel bridge that stands by: neither its link nor its MTU is touched; FailOpenConfig
+  std::uint8_t flags = 0;       // PortFlag
+  std::uint32_t deliver_ifindex = 0;  // tap: what is sent into it enters that netdev's ingress as if received there; 0: no
+  std::uint32_t reserved = 0;
   VlanTable vlans;
 };
 
@@ -148,7 +170,8 @@ struct UnderlayConfig {
   std::uint8_t hold_port = 1;    // hold a kernel UDP socket on each (local address, port) of the overlays
   std::uint16_t local_count = 0;
   MacAddress mac{};              // source MAC of what we send
-  std::uint8_t reserved[2]{};
+  std::uint8_t takeover = 0;     // 1: the kernel's vxlan device stands by for it (FailOpenConfig)
+  std::uint8_t reserved = 0;
   std::array<IpAddress, kMaxLocalAddresses> local{};
 };
 
@@ -170,7 +193,8 @@ struct OverlayConfig {
   Name uplink_port{};             // netdev mode: all tunnel frames go to this port, with no lookup; else empty
   std::uint32_t fdb_capacity = 65536;
   std::uint8_t mss_clamp = 0;     // TCP MSS of SYNs is lowered to what the overlay MTU allows
-  std::uint8_t reserved[3]{};
+  std::uint8_t tunnel_flags = 0;  // PortFlag, of the tunnel as a port of the bridge: no flooding to VTEPs...
+  std::uint8_t reserved[2]{};
   VlanTable tunnel_vlans;         // what the tunnel carries: bridge-vids tagged, bridge-pvid untagged
 };
 
@@ -242,7 +266,7 @@ struct FdbDumpReply {
   std::uint32_t reserved = 0;
 };
 
-inline constexpr std::size_t kMaxXdpExits = 24;
+inline constexpr std::size_t kMaxXdpExits = 24, kMaxTakeExits = 8;
 struct StatsReply {
   std::array<std::uint64_t, kDropReasonCount> drops{};
   Totals totals{};
@@ -254,6 +278,9 @@ struct StatsReply {
   std::uint32_t xdp_exits = 0;     // valid entries of xdp[], in the order of ebpf/shared.h
   std::uint32_t complete = 1;      // 0: a worker did not answer in time; its figures are missing
   std::array<std::uint64_t, kMaxXdpExits> xdp{};
+  std::uint32_t take_exits = 0;    // valid entries of take[], in the order of enum vxp_take_exit
+  std::uint32_t reserved = 0;
+  std::array<std::uint64_t, kMaxTakeExits> take{};  // of the programs on netdev ports
 };
 // The name under which kStatsGet lists what removed ports had counted (only when there is something), so that
 // the sums over its ports are the totals.

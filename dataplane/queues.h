@@ -19,6 +19,7 @@ struct RxQueueRef {
   PortIndex index = kNoIndex;
   std::uint16_t queue = 0;
   volatile vxp_beat* heartbeat = nullptr;  // the BPF map's slot of this queue, or null
+  bool is_takeover = false;                // the kernel forwards while the slot is stale
 };
 
 struct TxQueueRef {
@@ -28,6 +29,7 @@ struct TxQueueRef {
 };
 
 struct Assignment {
+  std::uint64_t stale_after_ns = VXP_STALE_NS;  // what the BPF programs hold a heartbeat against
   std::vector<RxQueueRef> rx;
   std::vector<TxQueueRef> tx;  // by PortIndex; port == null: not in use
 };

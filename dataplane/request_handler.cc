@@ -196,6 +196,12 @@ void Request::dispatch(const protocol::HelloReply& hello_reply, bool& subscribes
     case MessageType::kWorkersSet:
       reply_.append(switchboard_.set_workers(record<protocol::WorkersConfig>()));
       return;
+    case MessageType::kFailOpenSet:
+      return switchboard_.set_fail_open(record<protocol::FailOpenConfig>());
+    case MessageType::kFailOpenGet:
+      no_records();
+      reply_.append(switchboard_.fail_open());
+      return;
     case MessageType::kLearnEvents:
     case MessageType::kPunt:
     case MessageType::kPortEvents: break;

@@ -100,6 +100,10 @@ PortEntry* SwitchModel::underlay_port() const noexcept {
   return port != nullptr && port->is_underlay() ? port : nullptr;
 }
 
+bool SwitchModel::is_takeover(const PortEntry& entry) const noexcept {
+  return entry.config.takeover != 0 || (underlay.takeover != 0 && &entry == underlay_port());
+}
+
 bool SwitchModel::is_underlay_routed() const noexcept {
   const PortEntry* port = underlay_port();
   return port != nullptr && port->config.driver == protocol::PortDriver::kUdp;
@@ -156,12 +160,14 @@ std::vector<std::unique_ptr<Assignment>> build_assignments(
   for (unsigned worker = 0; worker < model.workers; ++worker) {
     auto assignment = std::make_unique<Assignment>();
     assignment->tx.resize(model.ports.size());
+    assignment->stale_after_ns = std::uint64_t{model.fail_open.stale_after_ms} * 1'000'000;
     for (const auto& entry : model.ports) {
       if (!entry) continue;
       Port* port = entry->made.port.get();
       for (std::uint16_t queue = 0; queue < entry->rx_worker.size(); ++queue)
         if (entry->rx_worker[queue] == worker)
-          assignment->rx.push_back({port, entry->index, queue, heartbeat_of(*entry, queue)});
+          assignment->rx.push_back({port, entry->index, queue, heartbeat_of(*entry, queue),
+                                    model.is_takeover(*entry)});
       if (port->tx_queues() == 0) continue;
       const auto queue = static_cast<std::uint16_t>(worker % port->tx_queues());
       assignment->tx[entry->index] = {
@@ -173,7 +179,7 @@ std::vector<std::unique_ptr<Assignment>> build_assignments(
     for (const auto& socket : held)
       for (std::uint16_t queue = 0; queue < socket->rx_queues(); ++queue)
         assignments[queue % model.workers]->rx.push_back(
-            {socket.get(), underlay->index, queue, nullptr});
+            {socket.get(), underlay->index, queue, nullptr, false});
   return assignments;
 }
 

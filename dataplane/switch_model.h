@@ -31,6 +31,13 @@ struct PortEntry {
   std::shared_ptr<SharedTokenBucket> storm, too_big;
   // What the XDP program was last told; outer empty: nothing yet, inner empty: to pass everything.
   std::optional<std::optional<XdpSteering::Target>> steered;
+  std::optional<FailOpenRule> rule;  // what its BPF programs were last told
+
+  // The switch in its BPF programs; null: it has none.
+  [[nodiscard]] FailOpenSwitch* fail_open() const noexcept {
+    if (made.steering) return made.steering.get();
+    return made.take.get();
+  }
 
   [[nodiscard]] bool is_underlay() const noexcept {
     return config.role == protocol::PortRole::kUnderlay;
@@ -49,10 +56,13 @@ struct SwitchModel {
   std::vector<std::shared_ptr<PortEntry>> ports;        // by PortIndex; null: not in use
   std::vector<std::unique_ptr<OverlayEntry>> overlays;  // by OverlayIndex; null: not in use
   protocol::UnderlayConfig underlay;
+  protocol::FailOpenConfig fail_open;
 
   [[nodiscard]] PortEntry* find_port(std::string_view name) const noexcept;
   [[nodiscard]] PortEntry* underlay_port()
       const noexcept;  // the one that UnderlayConfig::port names, or null
+  // Whether a kernel bridge or vxlan device stands by for the port.
+  [[nodiscard]] bool is_takeover(const PortEntry& entry) const noexcept;
   // The kernel routes and resolves (driver=udp): next hops have no MAC here.
   [[nodiscard]] bool is_underlay_routed() const noexcept;
   [[nodiscard]] OverlayEntry* find_overlay(OverlayIndex index) const noexcept;

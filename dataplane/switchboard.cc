@@ -96,7 +96,8 @@ void Switchboard::change() {
     publish();
     collect();
   }
-  steer();  // after the workers know what to do with what is steered
+  tell_fail_open();  // after the workers know what to do with what is taken,
+  steer();           // and before it is
 }
 
 void Switchboard::steer() {
@@ -165,6 +166,7 @@ void Switchboard::remove_port(PortEntry& entry) {
 void Switchboard::delete_port(std::string_view name) {
   PortEntry* entry = model_.find_port(name);
   if (entry == nullptr) throw RequestError(ENOENT, fmt::format("no port {}", name));
+  give_back({&model_.ports[entry->index], 1});
   remove_port(*entry);
   change();
 }
@@ -177,14 +179,18 @@ protocol::PortInfo Switchboard::set_port(const protocol::PortConfig& config) {
   protocol::PortConfig& old = entry->config;
   if (config.role != old.role || config.driver != old.driver || config.overlay != old.overlay ||
       config.devargs != old.devargs || config.queues != old.queues ||
-      config.attach_xdp_take_all != old.attach_xdp_take_all)
+      config.attach_xdp_take_all != old.attach_xdp_take_all || config.takeover != old.takeover ||
+      (config.deliver_ifindex == 0) != (old.deliver_ifindex == 0))
     throw RequestError(
         EINVAL,
         fmt::format(
-            "port {}: overlay, role, driver and queues cannot change in place: delete and add it",
+            "port {}: overlay, role, driver, queues and takeover cannot change in place: delete and "
+            "add it",
             protocol::text_of(config.name)));
-  if (config.mtu != old.mtu && config.mtu != 0 && back_ends_.set_mtu)
+  if (config.mtu != old.mtu && config.mtu != 0 && config.takeover == 0 && back_ends_.set_mtu)
     back_ends_.set_mtu(std::string(protocol::text_of(config.name)), config.mtu);
+  if (config.deliver_ifindex != old.deliver_ifindex && entry->made.deliver)
+    entry->made.deliver->deliver_to(config.deliver_ifindex);
   old = config;
   entry->vlans = normal_vlans(config.vlans);
   const auto info = info_of(*entry, protocol::PortState::kUp);
@@ -327,6 +333,7 @@ void Switchboard::tick(std::uint16_t now_s, std::int64_t now_ms) {
 }
 
 void Switchboard::shut_down() noexcept {
+  give_back(model_.ports);
   try {
     for (const auto& entry : std::vector(model_.ports))
       if (entry) remove_port(*entry);

@@ -59,6 +59,11 @@ class Switchboard {
   [[nodiscard]] const protocol::UnderlayConfig& underlay() const noexcept {
     return model_.underlay;
   }
+  // Told to all BPF programs before it returns.
+  void set_fail_open(const protocol::FailOpenConfig& config);
+  [[nodiscard]] const protocol::FailOpenConfig& fail_open() const noexcept {
+    return model_.fail_open;
+  }
   void set_overlay(const protocol::OverlayConfig& config);
   void delete_overlay(OverlayIndex index);
   [[nodiscard]] std::vector<protocol::OverlayConfig> overlays() const;  // by index
@@ -91,7 +96,8 @@ class Switchboard {
   [[nodiscard]] std::vector<protocol::PortInfo> remove_dead_ports();
   // A slice of every FDB's sweep, refused sockets again, what a slow worker kept from being freed.
   void tick(std::uint16_t now_s, std::int64_t now_ms);
-  // Steering off, workers emptied, ports destroyed. The workers run.
+  // The kernel has its frames back, what was taken till then is forwarded, ports are destroyed. The
+  // workers run.
   void shut_down() noexcept;
 
  private:
@@ -109,10 +115,13 @@ class Switchboard {
   void collect();  // frees former states once all workers have passed a quiescent point
   void steer();
   void remove_port(PortEntry& entry);
+  void tell_fail_open();
+  void give_back(std::span<const std::shared_ptr<PortEntry>> ports) noexcept;
   [[nodiscard]] PortIndex allocate_index();
   [[nodiscard]] OverlayEntry& overlay_or_throw(OverlayIndex index) const;
   [[nodiscard]] bool is_place(const OverlayEntry& overlay, Location location) const noexcept;
   void check_port(const protocol::PortConfig& config) const;
+  void check_fail_open(const protocol::FailOpenConfig& config) const;
   void check_underlay(const protocol::UnderlayConfig& config) const;
   void check_overlay(const protocol::OverlayConfig& config) const;
   void check_vtep(const protocol::VtepConfig& config, const OverlayEntry& overlay) const;

@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::uint32_t kMaxVni = 0xffffff;
 constexpr std::uint32_t kMaxFdbCapacity = 16'777'216;
+// Workers beat at least every 20 ms, asleep or not.
+constexpr std::uint32_t kShortestStaleMs = 20, kLongestStaleMs = 60'000;
 constexpr std::uint16_t kSmallestMtu = 68;  // RFC 791 section 3.2
 
 // Printable, without blanks or slashes: a netdev's name, a vdev's, what an operator types.
@@ -32,6 +34,11 @@ void check_flag(std::uint8_t flag, std::string_view whose) {
   if (flag > 1) throw RequestError(EINVAL, fmt::format("{}: a flag is neither 0 nor 1", whose));
 }
 
+void check_port_flags(std::uint8_t flags, std::string_view whose) {
+  if ((flags & ~unsigned{protocol::kAllPortFlags}) != 0)
+    throw RequestError(EINVAL, fmt::format("{}: unknown flags", whose));
+}
+
 }  // namespace
 
 void Switchboard::check_port(const protocol::PortConfig& config) const {
@@ -49,6 +56,11 @@ void Switchboard::check_port(const protocol::PortConfig& config) const {
     throw RequestError(EINVAL, whose + ": MTU below 68");
   check_flag(config.learning, whose);
   check_flag(config.attach_xdp_take_all, whose);
+  check_flag(config.takeover, whose);
+  check_port_flags(config.flags, whose);
+  const bool can_deliver = config.driver == protocol::PortDriver::kTap;
+  if (config.deliver_ifindex != 0 && !can_deliver)
+    throw RequestError(EINVAL, whose + ": only a tap delivers to a netdev");
   check_vlans(config.vlans, whose);
   if (config.role == protocol::PortRole::kGuest && model_.find_overlay(config.overlay) == nullptr)
     throw RequestError(ENOENT, fmt::format("{}: no overlay {}", whose, config.overlay));
@@ -61,13 +73,20 @@ void Switchboard::check_port(const protocol::PortConfig& config) const {
 
 void Switchboard::check_underlay(const protocol::UnderlayConfig& config) const {
   if (config.local_count > protocol::kMaxLocalAddresses || config.vlan > kMaxVid ||
-      config.own_address > 1 || config.hold_port > 1)
+      config.own_address > 1 || config.hold_port > 1 || config.takeover > 1)
     throw RequestError(EINVAL, "underlay: too many local addresses, or a VLAN above 4094");
   if (!protocol::text_of(config.port).empty() && config.mtu < kSmallestMtu)
     throw RequestError(EINVAL, "underlay: MTU below 68");
   const auto name = protocol::text_of(config.port);
   if (const auto* port = model_.find_port(name); port != nullptr && !port->is_underlay())
     throw RequestError(EINVAL, fmt::format("underlay: port {} is a guest port", name));
+}
+
+void Switchboard::check_fail_open(const protocol::FailOpenConfig& config) const {
+  check_flag(config.bypass, "fail-open: bypass");
+  if (config.stale_after_ms < kShortestStaleMs || config.stale_after_ms > kLongestStaleMs)
+    throw RequestError(EINVAL, fmt::format("fail-open: the heartbeat is stale after {} to {} ms",
+                                           kShortestStaleMs, kLongestStaleMs));
 }
 
 void Switchboard::check_overlay(const protocol::OverlayConfig& config) const {
@@ -90,6 +109,7 @@ void Switchboard::check_overlay(const protocol::OverlayConfig& config) const {
       !uplink.empty() && !is_name(uplink))
     throw RequestError(EINVAL, whose + ": the uplink is not a usable name");
   check_vlans(config.tunnel_vlans, whose);
+  check_port_flags(config.tunnel_flags, whose);
   for (const auto& other : model_.overlays) {
     if (!other || other->config.index == config.index) continue;
     if (other->config.vni == config.vni)

@@ -1,110 +1,106 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/tc_take.h"
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-
 #include <cerrno>
-#include <stdexcept>
+#include <vector>
 
-#include "dataplane/bpf_maps.h"
 #include "dataplane/netdev.h"
+#include "dataplane/tc_ingress.h"
 
 namespace vx {
 namespace {
 
-// Where our filter sits: first of all, so that nothing acts on frames that we take.
-constexpr std::uint32_t kHandle = 1;
-constexpr std::uint32_t kPriority = 1;
+constexpr std::array kSharedMaps{"vxp_take", "vxp_heartbeat", "vxp_exits", "vxp_verdict"};
 
-struct CloseObject {
-  void operator()(bpf_object* object) const noexcept { ::bpf_object__close(object); }
-};
-
-bpf_tc_hook ingress_of(std::uint32_t ifindex) noexcept {
-  bpf_tc_hook hook{};
-  hook.sz = sizeof hook;
-  hook.ifindex = static_cast<int>(ifindex);
-  hook.attach_point = BPF_TC_INGRESS;
-  return hook;
+void check(int error, const std::string& netdev, const char* what) {
+  if (error != 0) throw_errno(netdev, std::string(what) + " of " VXP_TC_OBJECT);
 }
-bpf_tc_opts filter() noexcept {
-  bpf_tc_opts opts{};
-  opts.sz = sizeof opts;
-  opts.handle = kHandle;
-  opts.priority = kPriority;
-  return opts;
+
+void put(int map_fd, const void* value, const std::string& netdev) {
+  const std::uint32_t zero = 0;
+  check(::bpf_map_update_elem(map_fd, &zero, value, BPF_ANY), netdev, "cannot write the configuration");
 }
 
 }  // namespace
 
 struct TcTake::Impl {
-  bpf_tc_hook hook{};
-  bool made_qdisc = false;
-  std::unique_ptr<bpf_object, CloseObject> object;
+  std::string netdev;
+  std::vector<BpfObject> objects;  // by queue: each socket's filter knows its queue; the maps are the first one's
   std::unique_ptr<HeartbeatMap> beats;
+  std::unique_ptr<TcIngress> ingress;
 
-  [[nodiscard]] int map(const char* name) const {
-    const int fd = ::bpf_object__find_map_fd_by_name(object.get(), name);
-    if (fd < 0) throw std::runtime_error(std::string(VXP_TC_OBJECT " has no map ") + name + ": it is of another build");
-    return fd;
+  void load(std::uint32_t queue, const std::string& directory) {
+    BpfObject object = open_bpf_object(netdev, directory, VXP_TC_OBJECT);
+    bpf_map* constants = ::bpf_object__find_map_by_name(object.get(), ".rodata");
+    check(constants == nullptr ? -1 : ::bpf_map__set_initial_value(constants, &queue, sizeof queue), netdev, "cannot set the queue");
+    if (!objects.empty()) {
+      for (const char* name : kSharedMaps)
+        check(::bpf_map__reuse_fd(::bpf_object__find_map_by_name(object.get(), name), map_of(first(), name)), netdev, "cannot share the maps");
+      if (bpf_program* tc = ::bpf_object__find_program_by_name(object.get(), VXP_TC_PROGRAM); tc != nullptr)
+        (void)::bpf_program__set_autoload(tc, false);
+    }
+    load_bpf_object(netdev, object.get());
+    (void)program_of(object.get(), VXP_FILTER_PROGRAM);
+    objects.push_back(std::move(object));
   }
-  // True when the place of our filter holds a leftover of our own; throws when it is somebody's.
-  [[nodiscard]] bool leftover(const std::string& netdev) {
-    bpf_tc_opts there = filter();
-    if (::bpf_tc_query(&hook, &there) != 0) return false;
-    const BpfProgram program = open_bpf_program(there.prog_id);
-    if (program.name != VXP_TC_PROGRAM)
-      throw std::runtime_error(netdev + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
-                               "'); move it with `tc filter`");
-    if (somebody_beats(program)) throw std::runtime_error(netdev + ": another running vxplane takes its frames; stop that first");
-    return true;
-  }
-  void remove() noexcept {
-    bpf_tc_opts mine = filter();
-    (void)::bpf_tc_detach(&hook, &mine);
-    if (!made_qdisc) return;
-    hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);  // both: the qdisc itself
-    (void)::bpf_tc_hook_destroy(&hook);
-  }
+  [[nodiscard]] bpf_object* first() const noexcept { return objects.front().get(); }
 };
 
-TcTake::TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const std::string& bpf_directory)
+TcTake::TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule,
+               const std::string& bpf_directory)
     : impl_(std::make_unique<Impl>()) {
-  const QuietLibbpf quiet;
-  const std::string path = bpf_directory + "/" VXP_TC_OBJECT;
-  impl_->object.reset(::bpf_object__open_file(path.c_str(), nullptr));
-  if (impl_->object == nullptr) throw_errno(netdev, "cannot read " + path);
-  bpf_program* program = ::bpf_object__find_program_by_name(impl_->object.get(), VXP_TC_PROGRAM);
-  if (program == nullptr || ::bpf_object__load(impl_->object.get()) != 0) throw_errno(netdev, "cannot load " + path);
-  const vxp_take_config config{queues, 0, VXP_STALE_NS};
-  const std::uint32_t zero = 0;
-  if (::bpf_map_update_elem(impl_->map("vxp_take"), &zero, &config, BPF_ANY) != 0) throw_errno(netdev, "cannot configure " + path);
-  impl_->beats = std::make_unique<HeartbeatMap>(impl_->map("vxp_heartbeat"));
-
-  impl_->hook = ingress_of(ifindex);
-  const int error = ::bpf_tc_hook_create(&impl_->hook);
-  if (error != 0 && error != -EEXIST) {
-    errno = -error;
-    throw_errno(netdev, "cannot make its tc ingress hook");
-  }
-  // A crashed run's qdisc is ours too.
-  impl_->made_qdisc = error == 0 || impl_->leftover(netdev);
-  bpf_tc_opts mine = filter();
-  mine.prog_fd = ::bpf_program__fd(program);
-  mine.flags = BPF_TC_F_REPLACE;
-  if (const int failed = ::bpf_tc_attach(&impl_->hook, &mine); failed != 0) {
-    if (impl_->made_qdisc) impl_->remove();
-    errno = -failed;
-    throw_errno(netdev, "cannot attach " + path + " to its tc ingress");
-  }
+  impl_->netdev = netdev;
+  for (std::uint16_t q = 0; q < queues; ++q) impl_->load(q, bpf_directory);
+  set_rule(rule);
+  impl_->beats = std::make_unique<HeartbeatMap>(map_of(impl_->first(), "vxp_heartbeat"));
+  // The tc program does not look at heartbeats itself; through it another vxplane finds them.
+  const int program = program_of(impl_->first(), VXP_TC_PROGRAM);
+  check(::bpf_prog_bind_map(program, map_of(impl_->first(), "vxp_heartbeat"), nullptr), netdev, "cannot bind the heartbeats");
+  impl_->ingress = std::make_unique<TcIngress>(netdev, ifindex, VXP_TC_PROGRAM, program);
 }
 
-TcTake::~TcTake() {
-  const QuietLibbpf quiet;
-  impl_->remove();
+TcTake::~TcTake() = default;
+
+int TcTake::filter(std::uint16_t queue) const noexcept {
+  return ::bpf_program__fd(::bpf_object__find_program_by_name(impl_->objects[queue].get(), VXP_FILTER_PROGRAM));
 }
 
 volatile vxp_beat* TcTake::heartbeat(std::uint16_t queue) noexcept { return impl_->beats->slot(queue); }
+
+void TcTake::set_rule(const FailOpenRule& rule) {
+  const vxp_take_config config{rule.bypass ? VXP_FLAG_BYPASS : 0u, 0, std::uint64_t{rule.stale_after_ms} * 1'000'000};
+  put(map_of(impl_->first(), "vxp_take"), &config, impl_->netdev);
+}
+
+std::array<std::uint64_t, VXP_TAKE_COUNT> TcTake::exits() const {
+  std::array<std::uint64_t, VXP_TAKE_COUNT> sums{};
+  read_counters(map_of(impl_->first(), "vxp_exits"), sums);
+  return sums;
+}
+
+namespace {
+
+class TcDeliver final : public DeliverProgram {
+ public:
+  TcDeliver(const std::string& tap, std::uint32_t ifindex, std::uint32_t to_ifindex, const std::string& bpf_directory)
+      : tap_(tap), object_(open_bpf_object(tap, bpf_directory, VXP_DELIVER_OBJECT)) {
+    load_bpf_object(tap, object_.get());
+    deliver_to(to_ifindex);
+    ingress_ = std::make_unique<TcIngress>(tap, ifindex, VXP_DELIVER_PROGRAM, program_of(object_.get(), VXP_DELIVER_PROGRAM));
+  }
+  void deliver_to(std::uint32_t ifindex) override { put(map_of(object_.get(), "vxp_deliver"), &ifindex, tap_); }
+
+ private:
+  std::string tap_;
+  BpfObject object_;
+  std::unique_ptr<TcIngress> ingress_;
+};
+
+}  // namespace
+
+std::shared_ptr<DeliverProgram> attach_deliver(const std::string& tap, std::uint32_t ifindex, std::uint32_t to_ifindex,
+                                               const std::string& bpf_directory) {
+  return std::make_shared<TcDeliver>(tap, ifindex, to_ifindex, bpf_directory);
+}
 
 }  // namespace vx

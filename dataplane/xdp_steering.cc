@@ -60,6 +60,14 @@ volatile vxp_beat* HeartbeatMap::slot(std::uint16_t queue) noexcept {
   return queue < VXP_MAX_QUEUES ? static_cast<volatile vxp_beat*>(memory_) + queue : nullptr;
 }
 
+void read_counters(int map_fd, std::span<std::uint64_t> sums) {
+  std::vector<std::uint64_t> per_cpu(static_cast<std::size_t>(std::max(1, ::libbpf_num_possible_cpus())));
+  for (std::uint32_t i = 0; i < sums.size(); ++i) {
+    if (::bpf_map_lookup_elem(map_fd, &i, per_cpu.data()) != 0) continue;
+    for (const std::uint64_t n : per_cpu) sums[i] += n;
+  }
+}
+
 bool somebody_beats(const BpfProgram& program) {
   const FileDescriptor map = open_bpf_map(program, "vxp_heartbeat");
   if (!map) return false;
@@ -82,8 +90,8 @@ class MapSteering final : public XdpSteering {
         vnis_(need(program, "vxp_vnis")),
         exits_(need(program, "vxp_exits")),
         beats_(need(program, "vxp_heartbeat").get()),
-        flags_(flags) {
-    write({take_all ? VXP_MODE_TAKE_ALL : VXP_MODE_OFF, 0, 0, flags_, 0, VXP_STALE_NS});
+        value_{take_all ? VXP_MODE_TAKE_ALL : VXP_MODE_OFF, 0, 0, flags, 0, VXP_STALE_NS} {
+    write();
   }
 
   void steer(const Target& target) override {
@@ -93,19 +101,28 @@ class MapSteering final : public XdpSteering {
       for (const std::uint16_t port : target.udp_ports) locals.push_back(key_of(address, port));
     }
     replace(locals_, locals, target.vnis, [&] {
-      write({VXP_MODE_STEER, target.own_address ? 1u : 0u, target.vlan, flags_, 0, VXP_STALE_NS});
+      value_.mode = VXP_MODE_STEER;
+      value_.own_address = target.own_address ? 1u : 0u;
+      value_.vlan = target.vlan;
+      write();
     });
   }
 
-  void off() override { write({VXP_MODE_OFF, 0, 0, flags_, 0, VXP_STALE_NS}); }
+  void off() override {
+    value_.mode = VXP_MODE_OFF;
+    write();
+  }
+
+  void set_rule(const FailOpenRule& rule) override {
+    const unsigned kept = value_.flags & ~unsigned{VXP_FLAG_BYPASS};
+    value_.flags = static_cast<__u16>(kept | (rule.bypass ? VXP_FLAG_BYPASS : 0u));
+    value_.stale_after_ns = std::uint64_t{rule.stale_after_ms} * 1'000'000;
+    write();
+  }
 
   [[nodiscard]] std::array<std::uint64_t, VXP_EXIT_COUNT> exits() const override {
     std::array<std::uint64_t, VXP_EXIT_COUNT> sums{};
-    std::vector<std::uint64_t> per_cpu(static_cast<std::size_t>(std::max(1, ::libbpf_num_possible_cpus())));
-    for (std::uint32_t i = 0; i < VXP_EXIT_COUNT; ++i) {
-      if (::bpf_map_lookup_elem(exits_.get(), &i, per_cpu.data()) != 0) continue;
-      for (const std::uint64_t n : per_cpu) sums[i] += n;
-    }
+    read_counters(exits_.get(), sums);
     return sums;
   }
 
@@ -123,9 +140,9 @@ class MapSteering final : public XdpSteering {
     key.port = Be16(port).raw();
     return key;
   }
-  void write(const vxp_config& config) {
+  void write() const {
     const std::uint32_t zero = 0;
-    if (::bpf_map_update_elem(config_.get(), &zero, &config, BPF_ANY) != 0)
+    if (::bpf_map_update_elem(config_.get(), &zero, &value_, BPF_ANY) != 0)
       throw_errno("vxp_config", "cannot write the XDP configuration");
   }
 
@@ -160,7 +177,7 @@ class MapSteering final : public XdpSteering {
 
   FileDescriptor config_, locals_, vnis_, exits_;
   HeartbeatMap beats_;
-  std::uint16_t flags_;
+  vxp_config value_;  // as the program has it
 };
 
 struct Attached {

@@ -8,8 +8,11 @@
 #define VXP_MAX_QUEUES 64
 #define VXP_XDP_OBJECT "vxplane_xdp.bpf.o"
 #define VXP_TC_OBJECT "vxplane_take.bpf.o"
+#define VXP_DELIVER_OBJECT "vxplane_deliver.bpf.o"
 #define VXP_XDP_PROGRAM "vxplane_xdp"   /* the program's name: how a leftover of our own is known */
 #define VXP_TC_PROGRAM "vxplane_take"
+#define VXP_FILTER_PROGRAM "vxplane_filter"
+#define VXP_DELIVER_PROGRAM "vxplane_deliver" /* 15 characters: the kernel keeps no more */
 
 /* Every way out of the XDP program, counted per CPU in map vxp_exits under this index. Append only. */
 enum vxp_exit {
@@ -27,6 +30,7 @@ enum vxp_exit {
 	VXP_EXIT_TRUNCATED,       /* too short to tell: passed */
 	VXP_EXIT_NO_SOCKET,       /* for us but no socket on this queue: passed */
 	VXP_EXIT_TAKEN,           /* take-all port: to the socket */
+	VXP_EXIT_BYPASS,          /* would be ours, but bypass is on: passed */
 	VXP_EXIT_COUNT
 };
 
@@ -38,8 +42,10 @@ enum vxp_mode {
 
 /* What a later run has to know should this one crash: the maps of the program left behind carry it. */
 #define VXP_FLAG_RESTORE_RXVLAN 1 /* rxvlan was on before vxplane turned it off */
+/* Nothing is taken. In the same field, so that one store switches it. */
+#define VXP_FLAG_BYPASS 2
 
-#define VXP_STALE_NS 50000000ull /* the limit that userspace sets: 50 ms */
+#define VXP_STALE_NS 50000000ull /* the limit unless userspace is told another: 50 ms */
 
 /* Map vxp_config: array of one. Written by userspace as a whole before mode is set. */
 struct vxp_config {
@@ -48,7 +54,7 @@ struct vxp_config {
 	__u16 vlan;             /* outer VID, host order; 0: untagged */
 	__u16 flags;            /* VXP_FLAG_*; kept over a change of mode */
 	__u32 reserved;
-	__u64 stale_after_ns;   /* heartbeat older than this: everything passes; 50 ms */
+	__u64 stale_after_ns;   /* heartbeat older than this: everything passes */
 };
 
 /* Key of map vxp_locals (hash; value __u32, non-zero): a local VTEP address (IPv4 as ::ffff:a.b.c.d) and UDP port.
@@ -69,18 +75,20 @@ struct vxp_beat {
 #define VXP_MAX_LOCALS 256
 #define VXP_MAX_VNIS 256
 
-/* take.bpf.c, on the tc ingress hook of a netdev whose frames AF_PACKET takes: drops what was taken.
- * Map vxp_take: array of one. Map vxp_heartbeat as above, index = AF_PACKET queue: frames are dropped while
- * any of the first `queues` beats is fresh. Map vxp_exits: VXP_TAKE_COUNT per-CPU counters. */
+/* take.bpf.c. Map vxp_take: array of one, of all queues. Map vxp_heartbeat as above, index = AF_PACKET queue.
+ * Map vxp_exits: VXP_TAKE_COUNT per-CPU counters, written by the socket filter, which decides. */
 struct vxp_take_config {
-	__u32 queues;           /* 0: everything passes */
+	__u32 flags;            /* VXP_FLAG_BYPASS */
 	__u32 reserved;
-	__u64 stale_after_ns;
+	__u64 stale_after_ns;   /* a queue's heartbeat older than this: its frames pass; 0 at first */
 };
 enum vxp_take_exit {
-	VXP_TAKE_TAKEN, /* dropped: AF_PACKET has it */
-	VXP_TAKE_STALE, /* passed */
+	VXP_TAKE_TAKEN,  /* to the packet socket only */
+	VXP_TAKE_STALE,  /* passed: the queue's worker does not beat */
+	VXP_TAKE_BYPASS, /* passed */
 	VXP_TAKE_COUNT
 };
+
+/* deliver.bpf.c. Map vxp_deliver: array of one __u32, the ifindex whose ingress gets the frames; 0: they stay. */
 
 #endif

@@ -125,7 +125,9 @@ static __always_inline int leave(struct xdp_md *ctx, const struct vxp_config *co
 		__u32 queue = ctx->rx_queue_index;
 		struct vxp_beat *beat = bpf_map_lookup_elem(&vxp_heartbeat, &queue);
 
-		if (!beat) {
+		if (config->flags & VXP_FLAG_BYPASS) {
+			way = VXP_EXIT_BYPASS;
+		} else if (!beat) {
 			way = VXP_EXIT_NO_SOCKET;
 		} else {
 			/* Read before the clock: a beat must not look younger than now. */

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/* On tc ingress of a netdev whose frames the dataplane takes by AF_PACKET (port_netdev.cc): packet sockets get
- * their copy before this hook, so dropping here keeps a frame from also entering the kernel's own path.
- * When the dataplane dies or hangs its heartbeat goes stale and the kernel has its frames back. */
+/* Takes the frames of a netdev for the dataplane's packet sockets (port_netdev.cc): each goes there or into the
+ * kernel's own path, never both, never neither.
+ *
+ * A packet socket gets its copy before tc ingress sees the frame, on the same CPU in the same softirq
+ * (__netif_receive_skb_core: ptype_all, sch_handle_ingress). So the socket's own filter decides and leaves the
+ * verdict in a per-CPU flag, and the tc program follows. With PACKET_FANOUT the filter of one socket runs. No socket, no
+ * verdict: a dead dataplane's frames pass at once, a hung one's when the heartbeat of their queue is stale. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
@@ -31,34 +35,60 @@ struct {
 	__type(value, __u64);
 } vxp_exits SEC(".maps");
 
-static __always_inline int leave(__u32 way)
+/* 1: the frame on this CPU is the packet socket's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} vxp_verdict SEC(".maps");
+
+/* Of the socket this copy of the program is attached to; set before loading. */
+const volatile __u32 vxp_queue = 0;
+
+static __always_inline __u32 decide(void)
 {
+	__u32 zero = 0, queue = vxp_queue;
+	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
+	struct vxp_beat *beat = bpf_map_lookup_elem(&vxp_heartbeat, &queue);
+	__u64 last, now;
+
+	if (!config || !beat || config->flags & VXP_FLAG_BYPASS)
+		return VXP_TAKE_BYPASS;
+	/* Read before the clock: a beat must not look younger than now. */
+	last = *(volatile __u64 *)&beat->monotonic_ns;
+	now = bpf_ktime_get_ns();
+	return now > last && now - last > config->stale_after_ns ? VXP_TAKE_STALE : VXP_TAKE_TAKEN;
+}
+
+SEC("socket")
+int vxplane_filter(struct __sk_buff *skb)
+{
+	__u32 zero = 0, way = decide();
+	__u32 *verdict = bpf_map_lookup_elem(&vxp_verdict, &zero);
 	__u64 *count = bpf_map_lookup_elem(&vxp_exits, &way);
 
+	(void)skb;
+	if (!verdict)
+		return 0; /* cannot be: index 0 of an array of one */
+	/* Always written: should the tc program not have run for the last frame, its verdict is not this one's. */
+	*verdict = way == VXP_TAKE_TAKEN;
 	if (count)
 		*count += 1;
-	return way == VXP_TAKE_TAKEN ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return way == VXP_TAKE_TAKEN ? -1 : 0; /* the whole frame, or nothing */
 }
 
 SEC("tc")
 int vxplane_take(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
-	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
+	__u32 *verdict = bpf_map_lookup_elem(&vxp_verdict, &zero);
 
 	(void)skb;
-	if (!config)
+	if (!verdict || !*verdict)
 		return TC_ACT_UNSPEC;
-	for (__u32 queue = 0; queue < VXP_MAX_QUEUES && queue < config->queues; queue++) {
-		__u32 index = queue;
-		struct vxp_beat *beat = bpf_map_lookup_elem(&vxp_heartbeat, &index);
-		__u64 last = beat ? *(volatile __u64 *)&beat->monotonic_ns : 0;
-		__u64 now = bpf_ktime_get_ns();
-
-		if (now <= last || now - last <= config->stale_after_ns)
-			return leave(VXP_TAKE_TAKEN);
-	}
-	return leave(VXP_TAKE_STALE);
+	*verdict = 0;
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Apache-2.0";

@@ -27,7 +27,7 @@ using Records =
     testing::Types<ErrorText, HelloReply, PortConfig, PortInfo, PortRef, DumpFrom, UnderlayConfig,
                    OverlayConfig, OverlayRef, VtepConfig, VtepRef, FdbRecord, FdbPutReply,
                    FdbDelete, FdbDeleteReply, FdbFlush, FdbDumpRequest, FdbDumpReply, StatsReply,
-                   PortStats, WorkerStats, InjectFrame, LearnEvent, PuntFrame>;
+                   PortStats, WorkerStats, InjectFrame, LearnEvent, PuntFrame, FailOpenConfig>;
 TYPED_TEST_SUITE(ProtocolRecord, Records);
 
 TYPED_TEST(ProtocolRecord, SurvivesTheRoundTrip) {

@@ -24,12 +24,14 @@ class FakeSteering : public XdpSteering {
     ++calls;
   }
   void off() override { current.reset(), ++calls; }
+  void set_rule(const FailOpenRule& told) override { rule = told; }
   std::array<std::uint64_t, VXP_EXIT_COUNT> exits() const override { return counts; }
   volatile vxp_beat* heartbeat(std::uint16_t queue) noexcept override {
     return queue < 4 ? &beats[queue] : nullptr;
   }
 
   std::optional<Target> current;
+  FailOpenRule rule;
   unsigned calls = 0;
   std::array<std::uint64_t, VXP_EXIT_COUNT> counts{};
   vxp_beat beats[4]{};

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/tc_ingress.h"
+
+#include <cerrno>
+#include <stdexcept>
+
+#include "dataplane/netdev.h"
+
+namespace vx {
+namespace {
+
+// Where our filter sits: first of all, so that nothing acts on frames that we take.
+constexpr std::uint32_t kHandle = 1;
+constexpr std::uint32_t kPriority = 1;
+
+bpf_tc_opts filter() noexcept {
+  bpf_tc_opts opts{};
+  opts.sz = sizeof opts;
+  opts.handle = kHandle;
+  opts.priority = kPriority;
+  return opts;
+}
+
+std::runtime_error of_another_build(const bpf_object* object, const char* name) {
+  return std::runtime_error(std::string(::bpf_object__name(object)) + " has no " + name + ": it is of another build");
+}
+
+}  // namespace
+
+BpfObject open_bpf_object(const std::string& netdev, const std::string& directory, const char* file) {
+  const QuietLibbpf quiet;
+  const std::string path = directory + "/" + file;
+  BpfObject object(::bpf_object__open_file(path.c_str(), nullptr));
+  if (object == nullptr) throw_errno(netdev, "cannot read " + path);
+  return object;
+}
+
+void load_bpf_object(const std::string& netdev, bpf_object* object) {
+  const QuietLibbpf quiet;
+  if (::bpf_object__load(object) != 0) throw_errno(netdev, std::string("cannot load ") + ::bpf_object__name(object));
+}
+
+int map_of(const bpf_object* object, const char* name) {
+  const int fd = ::bpf_object__find_map_fd_by_name(object, name);
+  if (fd < 0) throw of_another_build(object, name);
+  return fd;
+}
+
+int program_of(const bpf_object* object, const char* name) {
+  const bpf_program* program = ::bpf_object__find_program_by_name(object, name);
+  if (program == nullptr) throw of_another_build(object, name);
+  return ::bpf_program__fd(program);
+}
+
+TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd) {
+  const QuietLibbpf quiet;
+  hook_.sz = sizeof hook_;
+  hook_.ifindex = static_cast<int>(ifindex);
+  hook_.attach_point = BPF_TC_INGRESS;
+  const int error = ::bpf_tc_hook_create(&hook_);
+  if (error != 0 && error != -EEXIST) {
+    errno = -error;
+    throw_errno(netdev, "cannot make its tc ingress hook");
+  }
+  // A crashed run's qdisc is ours too.
+  made_qdisc_ = error == 0 || is_leftover(netdev, name);
+  bpf_tc_opts mine = filter();
+  mine.prog_fd = program_fd;
+  mine.flags = BPF_TC_F_REPLACE;
+  if (const int failed = ::bpf_tc_attach(&hook_, &mine); failed != 0) {
+    if (made_qdisc_) remove();
+    errno = -failed;
+    throw_errno(netdev, "cannot attach " + name + " to its tc ingress");
+  }
+}
+
+TcIngress::~TcIngress() {
+  const QuietLibbpf quiet;
+  remove();
+}
+
+// True when the place of our filter holds a leftover of our own; throws when it is somebody's.
+bool TcIngress::is_leftover(const std::string& netdev, const std::string& name) const {
+  bpf_tc_opts there = filter();
+  if (::bpf_tc_query(&hook_, &there) != 0) return false;
+  const BpfProgram program = open_bpf_program(there.prog_id);
+  if (program.name != name)
+    throw std::runtime_error(netdev + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
+                             "'); move it with `tc filter`");
+  if (somebody_beats(program)) throw std::runtime_error(netdev + ": another running vxplane takes its frames; stop that first");
+  return true;
+}
+
+void TcIngress::remove() noexcept {
+  bpf_tc_opts mine = filter();
+  (void)::bpf_tc_detach(&hook_, &mine);
+  if (!made_qdisc_) return;
+  hook_.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);  // both: the qdisc itself
+  (void)::bpf_tc_hook_destroy(&hook_);
+}
+
+}  // namespace vx

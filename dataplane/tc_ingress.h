@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// One BPF program of ours on the tc ingress hook of a netdev, first of all filters there, and the object file it
+// comes from. Threads: management.
+#pragma once
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "dataplane/bpf_maps.h"
+
+namespace vx {
+
+struct CloseBpfObject {
+  void operator()(bpf_object* object) const noexcept { ::bpf_object__close(object); }
+};
+using BpfObject = std::unique_ptr<bpf_object, CloseBpfObject>;
+
+// A file of `directory`, opened and not loaded. Throws std::system_error that names the netdev.
+[[nodiscard]] BpfObject open_bpf_object(const std::string& netdev, const std::string& directory, const char* file);
+void load_bpf_object(const std::string& netdev, bpf_object* object);
+// Descriptors that live as long as the object. Throw std::runtime_error when it has none of that name.
+[[nodiscard]] int map_of(const bpf_object* object, const char* name);
+[[nodiscard]] int program_of(const bpf_object* object, const char* name);
+
+class TcIngress {
+ public:
+  // Attaches `program_fd`, whose program's name is `name`, in place of a leftover of that name for which nobody beats.
+  // Throws std::runtime_error or std::system_error.
+  TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd);
+  ~TcIngress();  // detaches; removes the clsact qdisc when it was ours
+  TcIngress(const TcIngress&) = delete;
+  TcIngress& operator=(const TcIngress&) = delete;
+
+ private:
+  [[nodiscard]] bool is_leftover(const std::string& netdev, const std::string& name) const;
+  void remove() noexcept;
+
+  bpf_tc_hook hook_{};
+  bool made_qdisc_ = false;
+};
+
+}  // namespace vx

@@ -292,7 +292,7 @@ void Control::take_over_vteps(Overlay& overlay) {
   if (told.empty()) return;
   const StoredOverlay stored = store(overlay, ports_);
   const VtepRegistry before = overlay.vteps;
-  overlay.learner.flush([](std::uint64_t, const FdbEntry&) { return true; });
+  overlay.learner.clear();
   overlay.vteps = {};
   for (const auto& vtep : told) {
     const RemoteVtep* known = before.find(vtep.address);

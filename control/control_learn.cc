@@ -85,6 +85,7 @@ void Control::learn(const LearnEvent& event) {
   if (event.kind == LearnKind::kVtep) return;
   if (event.kind == LearnKind::kViolation) return overlay->learner.violation(event.key, location);
   if (location.is_vtep() && !overlay->settings.vxlan.learning) return;
+  overlay->learner.tick(EventLoop::now());
   (void)overlay->learner.learn(event.key, location);
 }
 
@@ -132,6 +133,7 @@ void Control::age(Milliseconds now) {
 }
 
 void Control::age(Overlay& overlay, Milliseconds now) {
+  overlay.learner.tick(now);  // what was held long enough
   const std::uint32_t ageing_s = overlay.learner.limits().ageing_s;
   if (ageing_s == 0 || (!overlay.is_ageing && now < overlay.ageing_due)) return;
   overlay.is_ageing = true;

@@ -7,33 +7,40 @@ namespace vx::control {
 
 void Learner::tell(FdbEventKind kind, std::uint64_t key, const FdbEntry& entry) {
   if (sink_) sink_({kind, key, entry});
+  if (hold_sink_ && (kind == FdbEventKind::kHeld || kind == FdbEventKind::kReleased)) hold_sink_({kind, key, entry});
+}
+
+std::size_t* Learner::tally_of(const FdbEntry& entry) {
+  if (entry.is_learned()) return &learned_now_;
+  return entry.is_external() ? &external_now_ : &fixed_now_;
 }
 
 void Learner::count_in(const FdbEntry& entry) {
-  if (entry.is_learned()) {
-    ++learned_now_;
-    ++learned_at_[entry.location.raw()];
-  } else {
-    ++operators_now_;
-    if (entry.is_static()) ++static_now_;
-  }
+  ++*tally_of(entry);
+  if (entry.is_learned()) ++learned_at_[entry.location.raw()];
+  if (entry.is_static()) ++static_now_;
 }
 
 void Learner::count_out(const FdbEntry& entry) {
-  if (entry.is_learned()) {
-    --learned_now_;
-    --learned_at_[entry.location.raw()];
-  } else {
-    --operators_now_;
-    if (entry.is_static()) --static_now_;
-  }
+  --*tally_of(entry);
+  if (entry.is_learned()) --learned_at_[entry.location.raw()];
+  if (entry.is_static()) --static_now_;
 }
 
 Learner::Entries::iterator Learner::erase(Entries::iterator at, FdbEventKind why) {
   tell(why, at->first, at->second);
   count_out(at->second);
-  dirty_.push_back(at->first);
+  forget_history(at->first);
+  changed(at->first);
   return entries_.erase(at);
+}
+
+void Learner::replace(Entries::iterator at, const FdbEntry& entry) {
+  if (!entry.is_learned()) forget_history(at->first);
+  count_out(at->second);
+  at->second = entry;
+  count_in(entry);
+  changed(at->first);
 }
 
 bool Learner::has_room_at(Location location) const noexcept {
@@ -72,44 +79,46 @@ void Learner::set_port_limit(PortIndex slot, std::uint32_t max_learned) {
   }
 }
 
+LearnResult Learner::learn_new(std::uint64_t key, Location location) {
+  const FdbEntry entry{location, 0};
+  if (learned_now_ >= limits_.max_learned || !has_room_at(location)) {
+    ++totals_.refused;
+    tell(FdbEventKind::kRefused, key, entry);
+    return LearnResult::kRefused;
+  }
+  entries_.emplace(key, entry);
+  count_in(entry);
+  ++totals_.learned;
+  changed(key);
+  tell(FdbEventKind::kLearned, key, entry);
+  return LearnResult::kLearned;
+}
+
 LearnResult Learner::learn(std::uint64_t key, Location location) {
   if (limits_.ageing_s == 0 || key == 0 || location == Location()) return LearnResult::kIgnored;
   const auto at = entries_.find(key);
-  if (at == entries_.end()) {
-    const FdbEntry entry{location, 0};
-    if (learned_now_ >= limits_.max_learned || !has_room_at(location)) {
-      ++totals_.refused;
-      tell(FdbEventKind::kRefused, key, entry);
-      return LearnResult::kRefused;
-    }
-    entries_.emplace(key, entry);
-    count_in(entry);
-    ++totals_.learned;
-    dirty_.push_back(key);
-    tell(FdbEventKind::kLearned, key, entry);
-    return LearnResult::kLearned;
-  }
-  if (!at->second.is_learned()) {
-    // The dataplane may have this event from before the operator's entry: say again what holds.
-    dirty_.push_back(key);
-    return LearnResult::kIgnored;
-  }
-  if (at->second.location == location) {
+  if (at == entries_.end()) return learn_new(key, location);
+  const FdbEntry& known = at->second;
+  if (known.location == location && (known.is_learned() || known.is_external())) {
     dirty_.push_back(key);
     return LearnResult::kConfirmed;
   }
-  if (!has_room_at(location)) {
+  const bool gives_way = known.is_external() ? location.is_port() : known.is_learned() && !known.is_held;
+  if (!gives_way) {
+    // The dataplane may have this event from before the entry that stays: say again what holds.
+    dirty_.push_back(key);
+    return LearnResult::kIgnored;
+  }
+  if (!has_room_at(location) || (known.is_external() && learned_now_ >= limits_.max_learned)) {
     // It is no longer at the old place, and may not have the new one: frames to it flood.
     ++totals_.refused;
     erase(at, FdbEventKind::kRefused);
     return LearnResult::kRefused;
   }
-  count_out(at->second);
-  at->second.location = location;
-  count_in(at->second);
+  replace(at, {location, 0});
   ++totals_.moved;
-  dirty_.push_back(key);
   tell(FdbEventKind::kMoved, key, at->second);
+  note_move(at);
   return LearnResult::kMoved;
 }
 
@@ -118,45 +127,47 @@ void Learner::violation(std::uint64_t key, Location location) {
 }
 
 void Learner::adopt(std::uint64_t key, const FdbEntry& entry) {
-  const auto [at, is_new] = entries_.try_emplace(key, entry);
-  if (!is_new) {
-    // The operator's entry of the state file holds; the dataplane is told if it has something else.
-    if (!(at->second == entry)) dirty_.push_back(key);
+  const auto at = entries_.find(key);
+  if (at != entries_.end()) {
+    // The operator's entry of the state file holds, or the kernel's; the dataplane is told if it has something else.
+    if (!at->second.looks_like(entry)) dirty_.push_back(key);
     return;
   }
+  if (follows_kernel_ && !entry.is_learned()) return dirty_.push_back(key);
+  entries_.emplace(key, entry);
   count_in(entry);
+  if (on_changed_) on_changed_(key);
 }
 
 AddResult Learner::add(std::uint64_t key, const FdbEntry& entry) {
   const auto at = entries_.find(key);
-  if (at != entries_.end() && !at->second.is_learned()) return AddResult::kRefusedExists;
-  if (operators_now_ >= kMaxOperatorEntries) return AddResult::kFull;
-  auto result = AddResult::kAdded;
-  if (at != entries_.end()) {
-    count_out(at->second);
-    at->second = entry;
+  const bool is_there = at != entries_.end();
+  if (is_there && !at->second.is_learned() && !at->second.is_external()) return AddResult::kRefusedExists;
+  if (fixed_now_ >= kMaxOperatorEntries) return AddResult::kFull;
+  if (is_there) {
+    replace(at, entry);
     ++totals_.evicted;
-    result = AddResult::kReplacedLearned;
   } else {
     entries_.emplace(key, entry);
+    count_in(entry);
+    changed(key);
   }
-  count_in(entry);
-  dirty_.push_back(key);
   tell(FdbEventKind::kAdded, key, entry);
-  return result;
+  return is_there ? AddResult::kReplacedLearned : AddResult::kAdded;
 }
 
-bool Learner::remove(std::uint64_t key) {
+RemoveResult Learner::remove(std::uint64_t key) {
   const auto at = entries_.find(key);
-  if (at == entries_.end()) return false;
+  if (at == entries_.end()) return RemoveResult::kNotFound;
+  if (at->second.origin != FdbOrigin::kDynamic) return RemoveResult::kKernels;
   erase(at, FdbEventKind::kDeleted);
-  return true;
+  return RemoveResult::kRemoved;
 }
 
 std::size_t Learner::flush(const std::function<bool(std::uint64_t, const FdbEntry&)>& matches) {
   std::size_t flushed = 0;
   for (auto at = entries_.begin(); at != entries_.end();) {
-    if (matches(at->first, at->second)) {
+    if (at->second.origin == FdbOrigin::kDynamic && matches(at->first, at->second)) {
       at = erase(at, FdbEventKind::kDeleted);
       ++flushed;
     } else {
@@ -166,13 +177,22 @@ std::size_t Learner::flush(const std::function<bool(std::uint64_t, const FdbEntr
   return flushed;
 }
 
+void Learner::clear() {
+  for (auto at = entries_.begin(); at != entries_.end();) at = erase(at, FdbEventKind::kDeleted);
+}
+
 std::size_t Learner::forget(Location location, bool operators_too) {
   if (!operators_too && learned_at_[location.raw()] == 0) return 0;
-  const std::size_t learned_before = learned_now_;
-  const std::size_t gone = flush([&](std::uint64_t, const FdbEntry& entry) {
-    return entry.location == location && (operators_too || entry.is_learned());
-  });
-  totals_.evicted += learned_before - learned_now_;
+  std::size_t gone = 0;
+  for (auto at = entries_.begin(); at != entries_.end();) {
+    if (at->second.location != location || !(operators_too || at->second.is_learned())) {
+      ++at;
+      continue;
+    }
+    if (at->second.is_learned()) ++totals_.evicted;
+    at = erase(at, FdbEventKind::kDeleted);
+    ++gone;
+  }
   return gone;
 }
 
@@ -182,17 +202,20 @@ std::vector<std::uint64_t> Learner::choose_expired(std::span<const protocol::Fdb
   for (const auto& record : idle) {
     if (record.updated_age_s < idle_s) continue;
     const auto at = entries_.find(record.key);
-    if (at == entries_.end() || !at->second.is_static()) keys.push_back(record.key);
+    if (at == entries_.end() || !(at->second.is_static() || at->second.is_external())) keys.push_back(record.key);
   }
   return keys;
 }
 
 void Learner::expire(std::uint64_t key) {
   const auto at = entries_.find(key);
-  if (at == entries_.end() || at->second.is_static()) return;
+  if (at == entries_.end()) return;
+  if (at->second.is_static() || at->second.is_external()) return dirty_.push_back(key);  // became so since it was asked for
   ++totals_.expired;
   tell(FdbEventKind::kExpired, key, at->second);
   count_out(at->second);
+  forget_history(key);
+  if (on_changed_) on_changed_(key);
   entries_.erase(at);
 }
 
@@ -205,7 +228,7 @@ void Learner::reconcile(std::span<const std::pair<std::uint64_t, FdbEntry>> cont
   }
   for (const auto& [key, entry] : entries_) {
     const auto at = there.find(key);
-    if (at == there.end() || !(at->second == entry)) dirty_.push_back(key);
+    if (at == there.end() || !at->second.looks_like(entry)) dirty_.push_back(key);
   }
 }
 

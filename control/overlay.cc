@@ -36,7 +36,7 @@ StoredOverlay store(const Overlay& overlay, const PortManager& ports) {
   StoredOverlay stored;
   stored.name = overlay.name();
   overlay.learner.for_each([&](std::uint64_t key, const FdbEntry& entry) {
-    if (entry.is_learned()) return;
+    if (!entry.is_operators()) return;
     StoredFdbEntry out;
     out.mac = fdb_key_mac(key);
     out.vlan = fdb_key_vid(key);

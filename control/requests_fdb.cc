@@ -234,7 +234,8 @@ Json Requests::fdb_del(const Json& request) {
     const std::uint64_t key = fdb_key(filter.vlan.value_or(overlay->settings.bridge.pvid), *filter.mac);
     const FdbEntry* entry = overlay->learner.find(key);
     if (entry == nullptr || !filter.matches(*overlay, control_.ports(), key, *entry)) continue;
-    overlay->learner.remove(key);
+    if (overlay->learner.remove(key) == RemoveResult::kKernels)
+      return api::error(fmt::format("{} is the kernel bridge's: bridge fdb del it", vlan_text(key)));
     control_.on_operator_change();
     return api::ok();
   }
@@ -284,6 +285,8 @@ void Control::emit(const Overlay& overlay, const FdbEvent& event) {
     case FdbEventKind::kDeleted: what = "deleted"; break;
     case FdbEventKind::kRefused:
     case FdbEventKind::kViolation: what = "refused"; break;
+    case FdbEventKind::kHeld: what = "held"; break;
+    case FdbEventKind::kReleased: what = "released"; break;
   }
   Json out{{"what", what}};
   const Json fields = fdb_entry_json(overlay, ports_, event.key, event.entry);

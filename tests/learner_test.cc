@@ -136,8 +136,8 @@ TEST(Learner, AddReplacesALearnedEntryAndRefusesOverTheOperators) {
   EXPECT_EQ(learner.find(key(1))->location, kPort0);
   EXPECT_EQ(learner.counts().evicted, 1u);
   EXPECT_EQ(learner.add(key(1), kStickyHere), AddResult::kRefusedExists);
-  EXPECT_TRUE(learner.remove(key(1)));
-  EXPECT_FALSE(learner.remove(key(1)));
+  EXPECT_EQ(learner.remove(key(1)), RemoveResult::kRemoved);
+  EXPECT_EQ(learner.remove(key(1)), RemoveResult::kNotFound);
 }
 
 TEST(Learner, ForgettingAPlaceEvictsWhatWasLearnedThere) {
@@ -173,7 +173,7 @@ TEST(Learner, EventsTellTheMonitorWhatHappened) {
   (void)learner.learn(key(1), kPort1);
   learner.expire(key(1));
   (void)learner.add(key(1), kStaticHere);
-  learner.remove(key(1));
+  (void)learner.remove(key(1));
   using enum FdbEventKind;
   EXPECT_EQ(seen, (std::vector{kLearned, kMoved, kExpired, kAdded, kDeleted}));
 }
@@ -187,6 +187,7 @@ TEST(Learner, RandomOperationsKeepDataplaneAndCountsTrue) {
   learner.set_limits({300, 40});
   learner.set_port_limit(2, 5);
   std::map<std::uint64_t, FdbEntry> dataplane;
+  std::uint64_t now = 0;
   for (int step = 0; step < 100000; ++step) {
     const std::uint64_t k = key(random() % 100);
     const Location place = random() % 4 == 0 ? kRemote : Location::port(static_cast<PortIndex>(random() % 3));
@@ -194,14 +195,18 @@ TEST(Learner, RandomOperationsKeepDataplaneAndCountsTrue) {
     switch (random() % 16) {
       case 0: (void)learner.add(k, {place, flags}); break;
       case 1:
-      case 2: learner.remove(k); break;
+      case 2: (void)learner.remove(k); break;
       case 3:  // the dataplane removed it, and says so
         if (const FdbEntry* entry = learner.find(k); entry != nullptr && !entry->is_static()) dataplane.erase(k);
+        if (random() % 4 == 0) (void)learner.set_kernel(k, {place, 0});
         learner.expire(k);
         break;
       case 4: if (random() % 50 == 0) learner.forget(place, random() % 2 == 0); break;
       case 5: if (random() % 50 == 0) learner.mark_dirty(); break;
       case 6: if (random() % 20 == 0) learner.set_limits({300, static_cast<std::uint32_t>(20 + random() % 40)}); break;
+      case 7: (void)learner.set_external(k, place); break;
+      case 8: (void)(random() % 2 == 0 ? learner.remove_kernel(k) : learner.remove_external(k)); break;
+      case 9: learner.tick(now += random() % 500); break;
       default: (void)learner.learn(k, place); break;
     }
     if (random() % 8 == 0) settle(learner, dataplane);
@@ -209,13 +214,16 @@ TEST(Learner, RandomOperationsKeepDataplaneAndCountsTrue) {
   settle(learner, dataplane);
   std::map<std::uint64_t, FdbEntry> mirror;
   std::map<std::uint16_t, std::size_t> learned_at;
-  std::size_t statics = 0;
+  std::size_t statics = 0, held = 0;
   learner.for_each([&](std::uint64_t k, const FdbEntry& entry) {
     mirror[k] = entry;
     statics += entry.is_static() ? 1 : 0;
     if (entry.is_learned()) ++learned_at[entry.location.raw()];
+    held += entry.is_held ? 1 : 0;
   });
   EXPECT_EQ(mirror, dataplane);
+  EXPECT_EQ(learner.held_now().size(), held);
+  EXPECT_LE(learner.moves_remembered(), mirror.size());
   EXPECT_EQ(learner.counts().current, mirror.size());
   EXPECT_EQ(learner.counts().static_entries, statics);
   for (const Location place : {kPort0, kPort1, Location::port(2), kRemote})

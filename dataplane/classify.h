@@ -29,7 +29,7 @@ namespace vx {
   if (is_dropped_link_local(destination)) [[unlikely]] return DropReason::kLinkLocal;
 
   std::uint16_t tci = vlans.pvid;
-  packet.is_tagged = (second & 0xffff) == ether_type::kVlan.host();
+  packet.is_tagged = (second & 0xffff) == ether_type::kVlan.host() && vlans.filtering != 0;
   if (packet.is_tagged) {
     if (packet.length < sizeof(EthernetHeader) + sizeof(VlanTag)) [[unlikely]] return truncated;
     const std::uint16_t in_frame = view<VlanTag>(packet.data + sizeof(EthernetHeader))->tci.host();

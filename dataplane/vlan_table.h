@@ -36,6 +36,7 @@ struct VlanTable {
   VidSet members;    // the PVID is a member too
   VidSet untagged;   // subset of members that leaves untagged
   std::uint16_t pvid = kNoPvid;  // VLAN of untagged and priority-tagged frames; kNoPvid: they are dropped
+  std::uint16_t filtering = 1;   // 0: tags are payload; every frame is the PVID's and leaves as it came
 
   friend constexpr bool operator==(const VlanTable&, const VlanTable&) = default;
 };

@@ -28,6 +28,7 @@ class CrossCheck {
                          "another instance)",
                          y, x, first.source));
     };
+    if (first.mode == Mode::kTakeover || second.mode == Mode::kTakeover) return compare_takeovers(first, second, b);
     if (first.vxlan.vni == second.vxlan.vni)
       tell(b, "vxlan.vxlan-id",
            fmt::format("{} is that of {} too", second.vxlan.vni, first.source));
@@ -54,6 +55,13 @@ class CrossCheck {
   }
 
  private:
+  // What the kernel says is not known here; control compares it when it has asked.
+  void compare_takeovers(const Settings& first, const Settings& second, const LoadResult& b) {
+    if (first.bridge.takeover == second.bridge.takeover)
+      tell(b, "bridge.takeover", fmt::format("{} is taken by {} too", second.bridge.takeover, first.source));
+    if (first.dataplane != second.dataplane)
+      tell(b, "dataplane.lcores", fmt::format("[dataplane] differs from that of {}: one instance has one", first.source));
+  }
   void tell(const LoadResult& at, const std::string& id, std::string text, std::string key = {}) {
     const auto origin = at.origins.find(id);
     const Origin where =

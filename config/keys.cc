@@ -13,6 +13,8 @@ constexpr std::uint64_t kMaxAgeing_s = 32767;           // half of the dataplane
 constexpr std::size_t kMaxDeviceName = 31;              // as protocol::Name holds
 constexpr std::size_t kMaxCpuList = 255;                // as protocol::Text holds
 constexpr std::uint64_t kMaxLearned = 1u << 20;
+// A worker beats every 20 ms at least; what is silent for longer than ten seconds is no host's standby.
+constexpr std::uint64_t kMinStale_ms = 40, kMaxStale_ms = 10'000;
 
 using Values = std::vector<std::string>;
 
@@ -78,11 +80,13 @@ Complaint read_vtep_address(Settings& s, const std::string& v) {
   if (v != "kernel" && v != "own") return fmt::format("'{}' is neither kernel nor own", v);
   return s.underlay.own_address = v == "own", Complaint{};
 }
-Complaint read_takeover(Settings&, const std::string& v) {
+// The kernel's bridge by name; `yes`: the one that [bridge] name names, which comes first in the table.
+Complaint read_takeover(Settings& s, const std::string& v) {
   bool is_wanted = false;
-  if (Complaint complaint = read_bool(v, is_wanted); !complaint.empty()) return complaint;
-  return is_wanted ? "takeover of a kernel bridge is not in this version: use bridge or netdev mode"
-                   : "";
+  if (!read_bool(v, is_wanted).empty()) return read_netdev_name(v, s.bridge.takeover);
+  if (is_wanted && s.bridge.name.empty()) return "yes: of which bridge? takeover = NAME";
+  s.bridge.takeover = is_wanted ? s.bridge.name : "";
+  return {};
 }
 Complaint read_port_line(Settings& s, const std::string& v) {
   PortSettings port;
@@ -184,7 +188,8 @@ constexpr Key kKeys[] = {
     {"bridge", "fdb-max-learned", kOnce, kOptional,
      [](S& s, V v) { return read_number(v, 1, kMaxLearned, s.bridge.fdb_max_learned); },
      [](const S& s) { return number(s.bridge.fdb_max_learned); }},
-    {"bridge", "takeover", kOnce, kOptional, read_takeover, [](const S&) { return Values{}; }},
+    {"bridge", "takeover", kOnce, kOptional, read_takeover,
+     [](const S& s) { return if_any(s.bridge.takeover); }},
 
     {"port", "port", kRepeatable, kOptional, read_port_line, ports_text},
 
@@ -192,6 +197,9 @@ constexpr Key kKeys[] = {
      [](const S& s) { return if_any(s.dataplane.lcores); }},
     {"dataplane", "poll", kOnce, kOptional, read_poll,
      [](const S& s) { return one(s.dataplane.poll == Poll::kBusy ? "busy" : "adaptive"); }},
+    {"dataplane", "stale-after", kOnce, kOptional,
+     [](S& s, V v) { return read_number(v, kMinStale_ms, kMaxStale_ms, s.dataplane.stale_after_ms); },
+     [](const S& s) { return number(s.dataplane.stale_after_ms); }},
 };
 
 }  // namespace

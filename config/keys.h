@@ -36,5 +36,6 @@ struct Key {
 
 // bridge-vids tagged, bridge-pvid untagged: what the tunnel carries and a port has by default.
 [[nodiscard]] VlanTable vlan_table_of(const VidSet& vids, std::uint16_t pvid);
+[[nodiscard]] VlanTable tunnel_vlans_of(const BridgeSettings& bridge);
 
 }  // namespace vx::config

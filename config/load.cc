@@ -32,6 +32,7 @@ class Loader {
     for (Entry& entry : ini.entries) add(std::move(entry));
     if (!interfaces_.empty()) import();
     read_values();
+    if (!draft_.settings.bridge.takeover.empty()) note_given();
     settle(draft_, facts_);
     return finish();
   }
@@ -149,6 +150,15 @@ class Loader {
     }
   }
 
+  // The kernel's bridge is the rest of the configuration (control's takeover.h): ifupdown2 has made it already.
+  void note_given() {
+    if (!interfaces_.empty())
+      tell(interfaces_.front().origin, std::string(kInterfaces),
+           "with takeover the kernel itself is read: drop this line");
+    for (const auto& [id, entries] : draft_.entries)
+      if (!entries.empty()) draft_.settings.given.insert(id);
+  }
+
   LoadResult finish() {
     LoadResult result;
     std::stable_sort(draft_.problems.begin(), draft_.problems.end(),
@@ -174,6 +184,15 @@ class Loader {
 
 LoadResult load(const std::string& path, const HostFacts& facts) {
   return Loader(path, facts).run();
+}
+
+Settings takeover_of(const std::string& bridge) {
+  Settings settings;
+  settings.source = "--takeover " + bridge;
+  settings.mode = Mode::kTakeover;
+  settings.bridge.name = settings.bridge.takeover = bridge;
+  settings.given = {"bridge.takeover"};
+  return settings;
 }
 
 bool has_error(const std::vector<Problem>& problems) {

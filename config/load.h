@@ -42,6 +42,9 @@ struct LoadAllResult {
 int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out,
           std::ostream& err);
 
+// `--takeover BRIDGE`: a configuration that says no more than that.
+[[nodiscard]] Settings takeover_of(const std::string& bridge);
+
 [[nodiscard]] bool has_error(const std::vector<Problem>& problems);
 
 // `FILE:LINE: KEY: text`, without a newline.

@@ -3,6 +3,8 @@
 // same words.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "config/keys.h"
 
 namespace vx::config {
@@ -17,9 +19,20 @@ constexpr std::uint64_t kMaxLearned = 1u << 20;
 const std::vector<std::string>& option_names() {
   static const std::vector<std::string> names{"driver",      "bridge-access",   "bridge-vids",
                                               "bridge-pvid", "bridge-untagged", "fdb-max-learned",
-                                              "storm-pps",   "queues"};
+                                              "storm-pps",   "queues",          "bridge-learning",
+                                              "bridge-isolated", "bridge-unicast-flood",
+                                              "bridge-multicast-flood", "bridge-broadcast-flood"};
   return names;
 }
+
+// ifupdown2's words for what `bridge link` shows.
+constexpr std::pair<std::string_view, bool PortFlags::*> kFlags[] = {
+    {"bridge-learning", &PortFlags::learning},
+    {"bridge-isolated", &PortFlags::isolated},
+    {"bridge-unicast-flood", &PortFlags::unicast_flood},
+    {"bridge-multicast-flood", &PortFlags::multicast_flood},
+    {"bridge-broadcast-flood", &PortFlags::broadcast_flood},
+};
 
 // What the line says, before it is put together.
 struct PortWords {
@@ -43,6 +56,8 @@ Complaint read_option(const std::string& option, const std::string& value, PortS
   if (option == "fdb-max-learned") return read_number(value, 0, kMaxLearned, port.fdb_max_learned);
   if (option == "storm-pps") return read_number(value, 0, kMaxPps, port.storm_pps);
   if (option == "queues") return read_number(value, 0, kMaxQueues, port.queues);
+  for (const auto& [name, flag] : kFlags)
+    if (option == name) return read_bool(value, port.flags.*flag);
   const std::string near = nearest(option, option_names());
   return near.empty()
              ? fmt::format("is not an option of a port ({})", fmt::join(option_names(), " "))
@@ -98,6 +113,10 @@ VlanTable vlan_table_of(const VidSet& vids, std::uint16_t pvid) {
   return table;
 }
 
+VlanTable tunnel_vlans_of(const BridgeSettings& bridge) {
+  return bridge.tunnel_vlans ? *bridge.tunnel_vlans : vlan_table_of(bridge.vids, bridge.pvid);
+}
+
 Complaint read_port(const std::string& line, const BridgeSettings& bridge, PortSettings& out) {
   const std::vector<std::string> parts = split_words(line);
   if (parts.empty() || parts[0].find('=') != std::string::npos)
@@ -133,7 +152,7 @@ Complaint read_port(const std::string& line, const BridgeSettings& bridge, PortS
 std::string port_text(const PortSettings& port, const BridgeSettings& bridge) {
   std::string text = fmt::format("{} driver={}", port.name, driver_text(port.driver, port.devargs));
   const VlanTable& vlans = port.vlans;
-  if (vlans != vlan_table_of(bridge.vids, bridge.pvid)) {
+  if (vlans != tunnel_vlans_of(bridge)) {
     if (vlans == vlan_table_of({}, vlans.pvid)) {
       text += fmt::format(" bridge-access={}", vlans.pvid);
     } else {
@@ -147,6 +166,8 @@ std::string port_text(const PortSettings& port, const BridgeSettings& bridge) {
   if (port.fdb_max_learned != 0) text += fmt::format(" fdb-max-learned={}", port.fdb_max_learned);
   if (port.storm_pps != 0) text += fmt::format(" storm-pps={}", port.storm_pps);
   if (port.queues != 0) text += fmt::format(" queues={}", port.queues);
+  for (const auto& [name, flag] : kFlags)
+    if (port.flags.*flag != PortFlags{}.*flag) text += fmt::format(" {}={}", name, to_text(port.flags.*flag));
   return text;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,17 @@ namespace vx::config {
 enum class Driver : std::uint8_t { kAfXdp, kUdp, kTap, kNetdev, kVhostUser, kDpdk };
 enum class VtepLearning : std::uint8_t { kNo, kYes, kFlood };
 enum class Poll : std::uint8_t { kBusy, kAdaptive };
-enum class Mode : std::uint8_t { kBridge, kNetdev };  // takeover is a later issue
+enum class Mode : std::uint8_t { kBridge, kNetdev, kTakeover };
+
+// What a bridge port may do, as `bridge link` has it.
+struct PortFlags {
+  bool learning = true;
+  bool isolated = false;         // exchanges no frames with other isolated ports
+  bool unicast_flood = true;     // gets unicast frames of unknown destination
+  bool multicast_flood = true;
+  bool broadcast_flood = true;
+  friend bool operator==(const PortFlags&, const PortFlags&) = default;
+};
 
 // [vxlan]
 struct VxlanSettings {
@@ -35,6 +46,7 @@ struct VxlanSettings {
   bool hold_port = true;
   bool replace_kernel = false;
   std::uint16_t mtu = 0;  // overlay MTU; absent in the file: what fits (warned)
+  PortFlags flags;        // of the tunnel as a port of the bridge; takeover only. `learning` is above
   friend bool operator==(const VxlanSettings&, const VxlanSettings&) = default;
 };
 
@@ -56,6 +68,9 @@ struct BridgeSettings {
   std::uint16_t pvid = 1;        // bridge-pvid; 0 for none
   std::uint32_t ageing_s = 300;  // bridge-ageing; 0: nothing learned is kept
   std::uint32_t fdb_max_learned = 65536;
+  std::string takeover;  // takeover = BRIDGE: the kernel's bridge that is the configuration; else empty
+  bool vlan_filtering = true;  // no: tags are payload, every frame is the PVID's (takeover of such a bridge)
+  std::optional<VlanTable> tunnel_vlans;  // when vids and pvid do not say it: the kernel's own (takeover)
   friend bool operator==(const BridgeSettings&, const BridgeSettings&) = default;
 };
 
@@ -69,6 +84,9 @@ struct PortSettings {
   std::uint32_t fdb_max_learned = 0;  // 0: no limit of its own
   std::uint32_t storm_pps = 0;        // 0: no limit
   std::uint16_t queues = 0;           // 0: as many as workers and device have
+  PortFlags flags;
+  bool is_kernels = false;   // takeover: a port of the kernel's bridge, which stands by
+  std::uint32_t deliver_ifindex = 0;  // takeover: the netdev (the bridge) that receives what is sent into this tap
   [[nodiscard]] bool is_pattern() const { return name.find_first_of("*?[") != std::string::npos; }
   friend bool operator==(const PortSettings&, const PortSettings&) = default;
 };
@@ -77,6 +95,7 @@ struct PortSettings {
 struct DataplaneSettings {
   std::string lcores;  // as for --lcores; empty: the dataplane's own flag
   Poll poll = Poll::kAdaptive;
+  std::uint32_t stale_after_ms = 50;  // a dataplane silent for longer has lost the kernel's frames
   friend bool operator==(const DataplaneSettings&, const DataplaneSettings&) = default;
 };
 
@@ -88,6 +107,10 @@ struct Settings {
   BridgeSettings bridge;
   std::vector<PortSettings> ports;
   DataplaneSettings dataplane;
+  // Mode::kTakeover: "section.key" of what the file itself gives, which wins over the kernel's; and its lines
+  // of ports with driver=netdev, which are limits for the kernel's ports of these names or patterns.
+  std::set<std::string> given;
+  std::vector<PortSettings> port_rules;
   friend bool operator==(const Settings&, const Settings&) = default;
 };
 

@@ -25,6 +25,7 @@ class Settler {
         facts_(facts) {}
 
   void run() {
+    if (!s_.bridge.takeover.empty()) return settle_takeover();
     find_local();
     require_keys();
     settle_underlay();
@@ -50,6 +51,38 @@ class Settler {
   }
   void tell(Severity severity, const std::string& id, std::string text) {
     tell(severity, where(id), id.substr(id.find('.') + 1), std::move(text));
+  }
+
+  // Everything that is missing is the kernel's to say, when it is asked.
+  void settle_takeover() {
+    s_.mode = Mode::kTakeover;
+    if (s_.bridge.name.empty()) s_.bridge.name = s_.bridge.takeover;
+    if (s_.bridge.name != s_.bridge.takeover)
+      tell(Severity::kError, "bridge.name",
+           fmt::format("'{}', but takeover = {}: one bridge", s_.bridge.name, s_.bridge.takeover));
+    if (s_.underlay.driver != Driver::kAfXdp)
+      tell(Severity::kError, "underlay.driver",
+           "takeover has af_xdp only: the kernel's vxlan device, which stands by, holds the UDP port");
+    if (s_.underlay.own_address)
+      tell(Severity::kError, "underlay.vtep-address",
+           "own cannot be with takeover: the kernel's vxlan device, which stands by, needs the address");
+    if (s_.vxlan.replace_kernel)
+      tell(Severity::kError, "vxlan.replace-kernel", "yes cannot be with takeover: the kernel's device stands by");
+    std::vector<PortSettings> own;
+    std::vector<Origin> own_origins;
+    for (std::size_t i = 0; i < s_.ports.size(); ++i) {
+      for (std::size_t earlier = 0; earlier < i; ++earlier)
+        if (s_.ports[earlier].name == s_.ports[i].name)
+          tell(Severity::kError, draft_.port_origins[i], "port",
+               fmt::format("{}: is a port already on line {}", s_.ports[i].name, draft_.port_origins[earlier].line));
+    }
+    for (std::size_t i = 0; i < s_.ports.size(); ++i) {
+      const bool is_rule = s_.ports[i].driver == Driver::kNetdev;
+      (is_rule ? s_.port_rules : own).push_back(s_.ports[i]);
+      if (!is_rule) own_origins.push_back(draft_.port_origins[i]);
+    }
+    s_.ports = std::move(own);
+    draft_.port_origins = std::move(own_origins);
   }
 
   void require_keys() {

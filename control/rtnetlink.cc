@@ -134,6 +134,16 @@ std::vector<Neighbour> RouteSocket::neighbours(int ifindex) {
   return neighbours;
 }
 
+std::vector<BridgeFdbEntry> RouteSocket::bridge_fdb() {
+  Request request(RTM_GETNEIGH, NLM_F_DUMP);
+  request.extra<ndmsg>().ndm_family = AF_BRIDGE;
+  std::vector<BridgeFdbEntry> entries;
+  talk(request.message(), [&](const nlmsghdr* message) {
+    if (auto entry = parse_bridge_fdb(message)) entries.push_back(std::move(*entry));
+  });
+  return entries;
+}
+
 std::vector<InterfaceIp> RouteSocket::addresses() {
   Request request(RTM_GETADDR, NLM_F_DUMP);
   request.extra<ifaddrmsg>();
@@ -161,16 +171,18 @@ std::optional<Route> RouteSocket::route_to(const IpAddress& destination, const s
   return route;
 }
 
-std::vector<BridgeVlan> RouteSocket::bridge_vlans(int ifindex) {
+std::vector<BridgeVlan> RouteSocket::bridge_vlans(int ifindex) { return all_bridge_vlans()[ifindex]; }
+
+std::map<int, std::vector<BridgeVlan>> RouteSocket::all_bridge_vlans() {
   Request request(RTM_GETLINK, NLM_F_DUMP);
   auto& header = request.extra<ifinfomsg>();
   header.ifi_family = AF_BRIDGE;
   request.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN_COMPRESSED);
-  std::vector<BridgeVlan> vlans;
+  std::map<int, std::vector<BridgeVlan>> vlans;
   talk(request.message(), [&](const nlmsghdr* message) {
     if (mnl_nlmsg_get_payload_len(message) < sizeof(ifinfomsg)) return;
-    if (static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index == ifindex)
-      vlans = parse_bridge_vlans(message);
+    auto one = parse_bridge_vlans(message);
+    if (!one.empty()) vlans[static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index] = std::move(one);
   });
   return vlans;
 }

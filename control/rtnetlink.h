@@ -18,6 +18,33 @@ struct mnl_socket;  // libmnl's
 
 namespace vx::control {
 
+// A bridge, as `ip -d link show` has it.
+struct BridgeInfo {
+  std::uint32_t ageing_cs = 30000;  // 1/100 s
+  bool vlan_filtering = false;
+  std::uint16_t vlan_protocol = 0x8100;
+  friend bool operator==(const BridgeInfo&, const BridgeInfo&) = default;
+};
+
+// What a bridge says of one of its ports (`bridge -d link show`).
+struct BridgePortInfo {
+  bool is_forwarding = true;  // spanning tree's state
+  bool learning = true, isolated = false, locked = false, hairpin = false;
+  bool unicast_flood = true, multicast_flood = true, broadcast_flood = true;
+  friend bool operator==(const BridgePortInfo&, const BridgePortInfo&) = default;
+};
+
+struct VxlanInfo {
+  std::uint32_t vni = 0;
+  std::optional<IpAddress> local, remote;  // `remote` may be a multicast group
+  int lower = 0;                           // IFLA_VXLAN_LINK; 0: none
+  std::uint16_t port = 4789;
+  std::uint8_t ttl = 0;                    // 0: the host's default
+  std::uint8_t tos = 0;                    // 1: inherit
+  bool learning = true, udp_csum = true, is_external = false;
+  friend bool operator==(const VxlanInfo&, const VxlanInfo&) = default;
+};
+
 struct Link {
   int ifindex = 0;
   std::string name;
@@ -29,6 +56,9 @@ struct Link {
   std::string kind;        // "vlan", "vxlan", "bridge", "tun", ...
   std::uint16_t vid = 0;   // kind vlan
   std::uint32_t vni = 0;   // kind vxlan
+  std::optional<VxlanInfo> vxlan;        // kind vxlan
+  std::optional<BridgeInfo> bridge;      // kind bridge
+  std::optional<BridgePortInfo> bridge_port;  // its master is a bridge
   friend bool operator==(const Link&, const Link&) = default;
 };
 
@@ -61,11 +91,24 @@ struct BridgeVlan {
   std::uint16_t flags = 0;
 };
 
+// One row of a bridge's FDB, or of a vxlan device's own (`dst`).
+struct BridgeFdbEntry {
+  int ifindex = 0, master = 0;
+  MacAddress mac;
+  std::uint16_t vid = 0;    // 0: none
+  std::uint16_t state = 0;  // NUD_*
+  std::uint8_t flags = 0;   // NTF_*
+  std::optional<IpAddress> dst;
+};
+
 // Empty when the message is of another type or lacks what makes it useful.
 [[nodiscard]] std::optional<Link> parse_link(const nlmsghdr* message);
 [[nodiscard]] std::optional<Neighbour> parse_neighbour(const nlmsghdr* message);
 [[nodiscard]] std::optional<Route> parse_route(const nlmsghdr* message);
 [[nodiscard]] std::optional<InterfaceIp> parse_address(const nlmsghdr* message);
+[[nodiscard]] std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message);
+// A bridge's or bridge port's own message (AF_BRIDGE): settings, VLANs or state changed.
+[[nodiscard]] bool is_bridge_event(const nlmsghdr* message);
 // Ranges expanded.
 [[nodiscard]] std::vector<BridgeVlan> parse_bridge_vlans(const nlmsghdr* message);
 
@@ -102,6 +145,10 @@ class RouteSocket : public KernelNetwork {
   [[nodiscard]] std::optional<Route> route_to(const IpAddress& destination,
                                               const std::optional<IpAddress>& source) override;
   [[nodiscard]] std::vector<BridgeVlan> bridge_vlans(int ifindex);
+  // Of every bridge and bridge port, by ifindex.
+  [[nodiscard]] std::map<int, std::vector<BridgeVlan>> all_bridge_vlans();
+
+  [[nodiscard]] std::vector<BridgeFdbEntry> bridge_fdb();
 
   // ---- commands: 0 or an errno ----
   int use_neighbour(int ifindex, const IpAddress& address) override;

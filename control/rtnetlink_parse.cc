@@ -78,6 +78,67 @@ const Header* header_of(const nlmsghdr* message) {
 
 }  // namespace
 
+namespace {
+
+template <std::size_t N>
+std::uint8_t u8_of(const Attributes<N>& data, std::size_t type, std::uint8_t otherwise) {
+  return data[type] != nullptr && mnl_attr_get_payload_len(data[type]) >= 1 ? mnl_attr_get_u8(data[type]) : otherwise;
+}
+template <std::size_t N>
+std::uint16_t be16_of(const Attributes<N>& data, std::size_t type, std::uint16_t otherwise) {
+  if (data[type] == nullptr || mnl_attr_get_payload_len(data[type]) < 2) return otherwise;
+  return Be16::from_raw(mnl_attr_get_u16(data[type])).host();
+}
+
+VxlanInfo vxlan_of(const nlattr* nest) {
+  const auto data = nested<IFLA_VXLAN_MAX + 1>(nest);
+  VxlanInfo vxlan;
+  if (is_u32(data[IFLA_VXLAN_ID])) vxlan.vni = mnl_attr_get_u32(data[IFLA_VXLAN_ID]);
+  vxlan.local = address_of(data[data[IFLA_VXLAN_LOCAL] != nullptr ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6]);
+  vxlan.remote = address_of(data[data[IFLA_VXLAN_GROUP] != nullptr ? IFLA_VXLAN_GROUP : IFLA_VXLAN_GROUP6]);
+  for (auto* address : {&vxlan.local, &vxlan.remote})
+    if (*address && (*address)->is_unspecified()) address->reset();
+  if (is_u32(data[IFLA_VXLAN_LINK])) vxlan.lower = static_cast<int>(mnl_attr_get_u32(data[IFLA_VXLAN_LINK]));
+  vxlan.port = be16_of(data, IFLA_VXLAN_PORT, vxlan.port);
+  vxlan.ttl = u8_of(data, IFLA_VXLAN_TTL, 0);
+  vxlan.tos = u8_of(data, IFLA_VXLAN_TOS, 0);
+  vxlan.learning = u8_of(data, IFLA_VXLAN_LEARNING, 1) != 0;
+  vxlan.udp_csum = u8_of(data, IFLA_VXLAN_UDP_CSUM, 1) != 0;
+  vxlan.is_external = u8_of(data, IFLA_VXLAN_COLLECT_METADATA, 0) != 0;
+  return vxlan;
+}
+
+BridgeInfo bridge_of(const nlattr* nest) {
+  const auto data = nested<IFLA_BR_MAX + 1>(nest);
+  BridgeInfo bridge;
+  if (is_u32(data[IFLA_BR_AGEING_TIME])) bridge.ageing_cs = mnl_attr_get_u32(data[IFLA_BR_AGEING_TIME]);
+  bridge.vlan_filtering = u8_of(data, IFLA_BR_VLAN_FILTERING, 0) != 0;
+  bridge.vlan_protocol = be16_of(data, IFLA_BR_VLAN_PROTOCOL, bridge.vlan_protocol);
+  return bridge;
+}
+
+BridgePortInfo bridge_port_of(const nlattr* nest) {
+  const auto data = nested<IFLA_BRPORT_MAX + 1>(nest);
+  BridgePortInfo port;
+  port.is_forwarding = u8_of(data, IFLA_BRPORT_STATE, BR_STATE_FORWARDING) == BR_STATE_FORWARDING;
+  port.learning = u8_of(data, IFLA_BRPORT_LEARNING, 1) != 0;
+  port.isolated = u8_of(data, IFLA_BRPORT_ISOLATED, 0) != 0;
+  port.locked = u8_of(data, IFLA_BRPORT_LOCKED, 0) != 0;
+  port.hairpin = u8_of(data, IFLA_BRPORT_MODE, 0) != 0;
+  port.unicast_flood = u8_of(data, IFLA_BRPORT_UNICAST_FLOOD, 1) != 0;
+  port.multicast_flood = u8_of(data, IFLA_BRPORT_MCAST_FLOOD, 1) != 0;
+  port.broadcast_flood = u8_of(data, IFLA_BRPORT_BCAST_FLOOD, 1) != 0;
+  return port;
+}
+
+}  // namespace
+
+bool is_bridge_event(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return false;
+  const auto* header = header_of<ifinfomsg>(message);
+  return header != nullptr && header->ifi_family == AF_BRIDGE;
+}
+
 std::optional<Link> parse_link(const nlmsghdr* message) {
   if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return std::nullopt;
   const auto* header = header_of<ifinfomsg>(message);
@@ -100,9 +161,12 @@ std::optional<Link> parse_link(const nlmsghdr* message) {
     if (data[IFLA_VLAN_ID] != nullptr && mnl_attr_get_payload_len(data[IFLA_VLAN_ID]) >= 2)
       link.vid = mnl_attr_get_u16(data[IFLA_VLAN_ID]);
   } else if (link.kind == "vxlan") {
-    const auto data = nested<IFLA_VXLAN_MAX + 1>(info[IFLA_INFO_DATA]);
-    if (is_u32(data[IFLA_VXLAN_ID])) link.vni = mnl_attr_get_u32(data[IFLA_VXLAN_ID]);
+    link.vxlan = vxlan_of(info[IFLA_INFO_DATA]);
+    link.vni = link.vxlan->vni;
+  } else if (link.kind == "bridge") {
+    link.bridge = bridge_of(info[IFLA_INFO_DATA]);
   }
+  if (text_of(info[IFLA_INFO_SLAVE_KIND]) == "bridge") link.bridge_port = bridge_port_of(info[IFLA_INFO_SLAVE_DATA]);
   return link;
 }
 
@@ -119,6 +183,25 @@ std::optional<Neighbour> parse_neighbour(const nlmsghdr* message) {
   neighbour.state = header->ndm_state;
   neighbour.mac = mac_of(attributes[NDA_LLADDR]);
   return neighbour;
+}
+
+std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message) {
+  if (message->nlmsg_type != RTM_NEWNEIGH && message->nlmsg_type != RTM_DELNEIGH) return std::nullopt;
+  const auto* header = header_of<ndmsg>(message);
+  if (header == nullptr || header->ndm_family != AF_BRIDGE) return std::nullopt;
+  const auto attributes = attributes_of<NDA_MAX + 1, ndmsg>(message);
+  const auto mac = mac_of(attributes[NDA_LLADDR]);
+  if (!mac) return std::nullopt;
+  BridgeFdbEntry entry;
+  entry.ifindex = header->ndm_ifindex;
+  entry.mac = *mac;
+  entry.state = header->ndm_state;
+  entry.flags = header->ndm_flags;
+  entry.dst = address_of(attributes[NDA_DST]);
+  if (is_u32(attributes[NDA_MASTER])) entry.master = static_cast<int>(mnl_attr_get_u32(attributes[NDA_MASTER]));
+  if (attributes[NDA_VLAN] != nullptr && mnl_attr_get_payload_len(attributes[NDA_VLAN]) >= 2)
+    entry.vid = mnl_attr_get_u16(attributes[NDA_VLAN]);
+  return entry;
 }
 
 std::optional<Route> parse_route(const nlmsghdr* message) {

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel's bridges as they are now, followed by rtnetlink events: links, VLANs and those FDB entries that
+// somebody set (learned ones come and go by the thousand and are not kept). One thread.
+#pragma once
+
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "control/rtnetlink.h"
+
+namespace vx::control {
+
+struct BridgeSnapshot {
+  std::vector<Link> links;
+  std::map<int, std::vector<BridgeVlan>> vlans;  // by ifindex: ports and bridges
+  std::vector<BridgeFdbEntry> fdb;               // static, permanent, external ones; vxlan's all-zero ones
+};
+
+// True for an entry that the kernel learned from a frame, and will forget by itself.
+[[nodiscard]] bool is_dynamic(const BridgeFdbEntry& entry);
+
+class BridgeFollower {
+ public:
+  explicit BridgeFollower(RouteSocket& kernel) : kernel_(kernel) {}
+
+  // Asks the kernel everything anew: at start, and after it dropped events.
+  void resync();
+  // Takes note of an event.
+  void on_event(const nlmsghdr* message);
+  // What was made of the last snapshot is void.
+  void set_due() noexcept { is_due_ = true; }
+  // Whether anything that matters may have changed since the last snapshot().
+  [[nodiscard]] bool is_due() const noexcept { return is_due_; }
+  // The kernel's state now; links and VLANs are asked for when an event told of them.
+  [[nodiscard]] const BridgeSnapshot& snapshot();
+
+ private:
+  // One row of `bridge fdb show`: the bridge's and the vxlan's own tables have rows of the same MAC and device.
+  using FdbKey = std::tuple<int, bool, std::uint16_t, MacAddress, std::optional<IpAddress>>;
+  static FdbKey key_of(const BridgeFdbEntry& entry);
+
+  RouteSocket& kernel_;
+  std::map<FdbKey, BridgeFdbEntry> fdb_;
+  BridgeSnapshot now_;
+  bool is_due_ = true, are_links_due_ = true, is_fdb_due_ = true;
+};
+
+}  // namespace vx::control

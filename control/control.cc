@@ -23,16 +23,14 @@ const char kStateName[] = "/control.state";
 
 Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Settings> settings, Loader loader)
     : loop_(loop), run_dir_(std::move(run_dir)), loader_(std::move(loader)), client_(run_dir_), installer_(client_),
-      mirror_(kernel_),
+      mirror_(kernel_), follower_(kernel_),
       prober_([this](const IpAddress& vtep, const ProbeShot& shot, ProbeId id) { return send_probe(vtep, shot, id); },
               std::random_device{}()),
       started_at_(EventLoop::now()) {
-  const StoredState stored = read_state(run_dir_ + kStateName, state_problems_);
+  stored_ = read_state(run_dir_ + kStateName, state_problems_);
+  is_bypassed_ = stored_.is_bypassed;
   for (const auto& problem : state_problems_) log_warning(problem);
   apply(std::move(settings));
-  for (auto& overlay : overlays_)
-    for (const auto& one : stored)
-      if (one.name == overlay->name()) restore(*overlay, one, ports_);
   resync_kernel(started_at_);
   configure_ports();
 
@@ -40,8 +38,10 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
   loop_.add(kernel_.event_fd(), EPOLLIN, [this](std::uint32_t) {
     const Milliseconds now = EventLoop::now();
     bool links_changed = false;
-    if (!kernel_.read_events([&](const nlmsghdr* message) { on_kernel_event(message, now, links_changed); }))
+    if (!kernel_.read_events([&](const nlmsghdr* message) { on_kernel_event(message, now, links_changed); })) {
       resync_kernel(now);
+      if (has_takeover()) follower_.resync();
+    }
     if (links_changed) is_mirror_due_ = true;
     if (underlay_) underlay_->tick(now);
     if (links_changed || (underlay_ && underlay_->take_changed())) sync();
@@ -58,6 +58,7 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
     run_probes(now);
   });
   loop_.every(kHousekeepingEvery, [this](Milliseconds now) {
+    if (has_takeover() && follower_.is_due()) follow_kernel(now);
     age(now);
     if (prober_.is_busy()) run_probes(now);
   });
@@ -73,17 +74,23 @@ Control::~Control() {
   save();
 }
 
-void Control::apply(std::vector<config::Settings> settings) {
-  const bool is_own = settings[0].underlay.own_address;
+void Control::apply(std::vector<config::Settings> files) {
+  files_ = std::move(files);
+  dataplane_settings_ = files_[0].dataplane;
+  if (has_takeover()) follower_.resync();
+  adopt_settings(read_kernel());
+}
+
+void Control::adopt_settings(std::vector<config::Settings> settings) {
+  effective_ = settings;
+  const config::UnderlaySettings wanted = settings.empty() ? config::UnderlaySettings{} : settings[0].underlay;
   const auto device_of = [](const config::UnderlaySettings& underlay) {
     return Underlay::Device{underlay.device, underlay.vlan, underlay.driver == config::Driver::kUdp};
   };
-  const Underlay::Device device = device_of(settings[0].underlay);
-  const bool is_new_device = device != device_of(underlay_settings_);
-  underlay_settings_ = settings[0].underlay;
-  dataplane_settings_ = settings[0].dataplane;
-  if (is_own) underlay_.reset();
-  if (!is_own && (!underlay_ || is_new_device)) underlay_ = std::make_unique<Underlay>(kernel_, device);
+  const bool is_new_device = device_of(wanted) != device_of(underlay_settings_);
+  underlay_settings_ = wanted;
+  if (wanted.own_address || settings.empty()) underlay_.reset();
+  else if (!underlay_ || is_new_device) underlay_ = std::make_unique<Underlay>(kernel_, device_of(wanted));
 
   std::vector<std::unique_ptr<Overlay>> former = std::move(overlays_);
   overlays_.clear();
@@ -91,16 +98,31 @@ void Control::apply(std::vector<config::Settings> settings) {
     const auto same = std::find_if(former.begin(), former.end(), [&](const auto& overlay) {
       return overlay && overlay->settings.vxlan.vni == one.vxlan.vni && overlay->settings.vxlan.name == one.vxlan.name;
     });
-    auto overlay = same != former.end() ? std::move(*same) : std::make_unique<Overlay>();
+    const bool is_new = same == former.end();
+    auto overlay = is_new ? std::make_unique<Overlay>() : std::move(*same);
     if (one.vxlan.local) overlay->local = one.vxlan.local;
     overlay->settings = std::move(one);
     overlay->learner.set_limits({overlay->settings.bridge.ageing_s, overlay->settings.bridge.fdb_max_learned});
+    overlay->learner.set_follows_kernel(overlay->is_takeover());
+    overlay->learner.set_hold_sink([this, one = overlay.get()](const FdbEvent& event) { on_hold(*one, event); });
     overlay->configure_vteps();
+    if (is_new) restore_overlay(*overlay);
     overlays_.push_back(std::move(overlay));
   }
+  // A bridge that is down or being made anew takes what the operator added along.
+  for (const auto& gone : former)
+    if (gone && gone->is_takeover()) stored_.overlays.push_back(store(*gone, ports_));
   if (was_connected_) assign_indices();
   set_monitor(std::move(monitor_));  // new overlays report too
   is_mirror_due_ = true;
+}
+
+void Control::restore_overlay(Overlay& overlay) {
+  std::erase_if(stored_.overlays, [&](const StoredOverlay& one) {
+    if (one.name != overlay.name()) return false;
+    restore(overlay, one, ports_);
+    return true;
+  });
 }
 
 Control::ReloadResult Control::reload() {
@@ -133,7 +155,7 @@ Control::ReloadResult Control::reload() {
 
 void Control::configure_ports() {
   std::vector<WantedPort> wanted;
-  wanted.push_back(underlay_port(underlay_settings_));
+  if (!underlay_settings_.device.empty()) wanted.push_back(underlay_port(underlay_settings_));
   for (const auto& overlay : overlays_) {
     for (const auto& port : overlay->all_ports()) {
       wanted.push_back(guest_port(port, overlay->settings, overlay->index));
@@ -158,6 +180,7 @@ void Control::resync_kernel(Milliseconds now) {
 
 void Control::on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed) {
   if (underlay_) underlay_->on_event(message, now);
+  if (has_takeover()) follower_.on_event(message);
   const auto link = parse_link(message);
   if (!link) return;
   links_changed = true;
@@ -212,6 +235,7 @@ void Control::try_connect() {
 void Control::on_disconnected() {
   loop_.remove(client_.event_fd());
   ports_.on_disconnected();
+  told_fail_open_.reset();
   if (!has_asked_to_restart_) log_warning("the dataplane is gone; waiting for it");
 }
 
@@ -227,6 +251,7 @@ void Control::on_connected() {
   is_mirror_due_ = true;
   if (!set_workers()) return;
   if (!installer_.read_back()) return client_.disconnect();
+  if (const auto reply = client_.request(protocol::MessageType::kFailOpenGet)) told_fail_open_ = reply->record<protocol::FailOpenConfig>();
   instance_ = client_.hello().instance;
   was_connected_ = true;
   assign_indices();
@@ -293,6 +318,8 @@ void Control::take_over_vteps(Overlay& overlay) {
   const StoredOverlay stored = store(overlay, ports_);
   const VtepRegistry before = overlay.vteps;
   overlay.learner.clear();
+  overlay.kernel_fdb.clear();
+  follower_.set_due();
   overlay.vteps = {};
   for (const auto& vtep : told) {
     const RemoteVtep* known = before.find(vtep.address);
@@ -355,7 +382,9 @@ void Control::on_operator_change() {
 void Control::save() {
   if (!is_state_dirty_) return;
   StoredState state;
-  for (const auto& overlay : overlays_) state.push_back(store(*overlay, ports_));
+  state.is_bypassed = is_bypassed_;
+  for (const auto& overlay : overlays_) state.overlays.push_back(store(*overlay, ports_));
+  state.overlays.insert(state.overlays.end(), stored_.overlays.begin(), stored_.overlays.end());
   state_problems_.clear();
   const std::string why = write_state(run_dir_ + kStateName, state);
   is_state_dirty_ = !why.empty();
@@ -380,6 +409,8 @@ std::vector<std::string> Control::problems() const {
   for (const auto& [name, port] : ports_.ports())
     if (port.status != PortStatus::kUp && client_.is_connected())
       problems.push_back(port.text.starts_with(name + ":") ? "port " + port.text : fmt::format("port {}: {}", name, port.text));
+  for (const auto& takeover : takeovers_) problems.insert(problems.end(), takeover.problems.begin(), takeover.problems.end());
+  if (has_takeover() && client_.is_connected() && !bypass_reason_.empty()) problems.push_back("the kernel forwards: " + bypass_reason_);
   if (underlay_) {
     if (const auto problem = underlay_->problem()) problems.push_back(*problem);
     for (const auto& [address, path] : underlay_->paths())

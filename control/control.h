@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "config/load.h"
+#include "control/bridge_snapshot.h"
 #include "control/convert.h"
 #include "control/dataplane_client.h"
 #include "control/event_loop.h"
@@ -27,6 +28,7 @@
 #include "control/path_probe_socket.h"
 #include "control/port_manager.h"
 #include "control/rtnetlink.h"
+#include "control/takeover.h"
 #include "control/underlay.h"
 
 namespace vx::control {
@@ -80,12 +82,27 @@ class Control {
   void on_operator_change();
   // The wanted ports of all overlays, after ports were added or removed.
   void configure_ports();
+  // Takeover (control_takeover.cc). Whether any configuration takes over a kernel's bridge.
+  [[nodiscard]] bool has_takeover() const;
+  // The operator's `vxctl bypass on|off`: kept over restarts of either process.
+  void set_bypass(bool is_on);
+  // Why the kernel forwards now, one line; empty: vxplane does.
+  [[nodiscard]] const std::string& bypass_reason() const noexcept { return bypass_reason_; }
   // A dataplane location as control's, and back; nowhere when there is no such place.
   [[nodiscard]] Location from_dataplane(std::uint16_t raw) const;
   [[nodiscard]] Location to_dataplane(Location location) const;
 
  private:
-  void apply(std::vector<config::Settings> settings);
+  void apply(std::vector<config::Settings> files);
+  void adopt_settings(std::vector<config::Settings> settings);
+  void restore_overlay(Overlay& overlay);
+  // takeover (control_takeover.cc)
+  [[nodiscard]] std::vector<config::Settings> read_kernel();
+  void follow_kernel(Milliseconds now);
+  void mirror_fdb(Overlay& overlay, const KernelFdb& wanted);
+  void import_learned();
+  [[nodiscard]] std::string why_bypassed() const;
+  void update_fail_open();
   void on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed);
   void resync_kernel(Milliseconds now);
   void watch_vteps(Milliseconds now);
@@ -136,6 +153,8 @@ class Control {
   [[nodiscard]] Overlay* overlay_at(OverlayIndex index);
   void note(std::string what);  // a fault of sync(): logged when it is new, shown by status until it is over
   void emit(const Overlay& overlay, const FdbEvent& event);
+  void on_hold(const Overlay& overlay, const FdbEvent& event);
+  [[nodiscard]] std::string place_text(const Overlay& overlay, Location location) const;
 
   EventLoop& loop_;
   const std::string run_dir_;
@@ -144,6 +163,13 @@ class Control {
   DataplaneClient client_;
   Installer installer_;
   KernelMirror mirror_;
+  BridgeFollower follower_;
+  std::vector<config::Settings> files_;      // the configuration as it was read
+  std::vector<config::Settings> effective_;  // with what the kernel says; those that cannot be done are left out
+  std::vector<Takeover> takeovers_;          // by effective_'s and files_' order, those files only
+  bool is_bypassed_ = false;                 // by the operator
+  std::string bypass_reason_;
+  std::optional<protocol::FailOpenConfig> told_fail_open_;
   PortManager ports_;
   OwnResolver resolver_;
   PathProber prober_;
@@ -156,6 +182,7 @@ class Control {
   Monitor monitor_;
   std::map<std::pair<OverlayIndex, IpAddress>, Milliseconds> vtep_useful_at_;  // learned VTEPs: last had MACs
   std::map<int, std::string> link_names_;
+  StoredState stored_;  // of overlays that are not there (yet)
   bool was_connected_ = false;          // since control started
   bool is_state_dirty_ = false;
   bool is_mirror_due_ = true;

@@ -31,6 +31,7 @@ void Control::sync() {
   install_underlay();
   install_vteps();
   install_fdb();
+  update_fail_open();
   faults_before_ = faults_;
 }
 
@@ -126,6 +127,7 @@ void Control::run_port_actions() {
 }
 
 void Control::install_underlay() {
+  if (underlay_settings_.device.empty()) return;
   protocol::UnderlayConfig config;
   protocol::set_text(config.port, underlay_settings_.device);
   // With driver=udp the kernel makes the frames, tag and MAC addresses included.
@@ -133,6 +135,7 @@ void Control::install_underlay() {
   config.vlan = is_routed ? std::uint16_t{0} : underlay_settings_.vlan;
   config.mtu = underlay_settings_.mtu;
   config.own_address = underlay_ ? 0 : 1;
+  config.takeover = has_takeover() ? 1 : 0;
   config.hold_port = std::any_of(overlays_.begin(), overlays_.end(),
                                  [](const auto& overlay) { return overlay->settings.vxlan.hold_port; });
   // As the netdev has it now: whoever changes its MAC, we follow.

@@ -194,6 +194,20 @@ void Control::forget_idle_vteps(Milliseconds now) {
   }
 }
 
+void Control::on_hold(const Overlay& overlay, const FdbEvent& event) {
+  const std::string what = fmt::format("{}: {} vlan {}", overlay.name(), format_mac(fdb_key_mac(event.key)), fdb_key_vid(event.key));
+  const std::string place = place_text(overlay, event.entry.location);
+  if (event.kind == FdbEventKind::kReleased) return log_info(fmt::format("{} at {} may move again", what, place));
+  log_warning(fmt::format("{} moved more than {} times within {} s: held at {} for {} s; frames from elsewhere are dropped (smac_moved_static)",
+                          what, Learner::kMostMoves, Learner::kMovesWindowMs / 1000, place, Learner::kHoldMs / 1000));
+}
+
+std::string Control::place_text(const Overlay& overlay, Location location) const {
+  if (!location.is_vtep()) return ports_.name_of_slot(location.index());
+  const auto address = overlay.vteps.address_of(location.index());
+  return address ? format_ip(*address) : "?";
+}
+
 void Control::set_monitor(Monitor monitor) {
   monitor_ = std::move(monitor);
   for (auto& overlay : overlays_) {

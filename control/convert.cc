@@ -18,6 +18,12 @@ static_assert(static_cast<int>(config::VtepLearning::kFlood) == static_cast<int>
 
 protocol::PortDriver driver_of(config::Driver driver) { return static_cast<protocol::PortDriver>(driver); }
 
+std::uint8_t flags_of(const config::PortFlags& flags) {
+  return static_cast<std::uint8_t>((flags.isolated ? protocol::kIsolated : 0) | (flags.unicast_flood ? 0 : protocol::kNoUnicastFlood) |
+                                   (flags.multicast_flood ? 0 : protocol::kNoMulticastFlood) |
+                                   (flags.broadcast_flood ? 0 : protocol::kNoBroadcastFlood));
+}
+
 // Learned and operator's entries, and an eighth for stale ones that are not yet swept.
 std::uint32_t capacity_of(const config::BridgeSettings& bridge) {
   return bridge.fdb_max_learned + bridge.fdb_max_learned / 8 +
@@ -48,7 +54,8 @@ protocol::OverlayConfig overlay_config(const config::Settings& settings, Overlay
   config.mss_clamp = vxlan.mss_clamp ? 1 : 0;
   if (settings.mode == config::Mode::kNetdev) protocol::set_text(config.uplink_port, vxlan.name);
   config.fdb_capacity = capacity_of(settings.bridge);
-  config.tunnel_vlans = config::vlan_table_of(settings.bridge.vids, settings.bridge.pvid);
+  config.tunnel_vlans = config::tunnel_vlans_of(settings.bridge);
+  config.tunnel_flags = flags_of(settings.vxlan.flags);
   return config;
 }
 
@@ -63,7 +70,10 @@ WantedPort guest_port(const config::PortSettings& port, const config::Settings& 
   // A tap is our own netdev; a foreign one keeps the MTU its owner gave it.
   wanted.config.mtu = port.driver == config::Driver::kTap ? settings.vxlan.mtu : std::uint16_t{0};
   wanted.config.storm_pps = port.storm_pps;
-  wanted.config.learning = is_uplink(settings, port.name) ? 0 : 1;
+  wanted.config.learning = port.flags.learning && !is_uplink(settings, port.name) ? 1 : 0;
+  wanted.config.flags = flags_of(port.flags);
+  wanted.config.takeover = port.is_kernels && port.driver == config::Driver::kNetdev ? 1 : 0;
+  wanted.config.deliver_ifindex = port.deliver_ifindex;
   wanted.config.attach_xdp_take_all = port.driver == config::Driver::kAfXdp ? 1 : 0;
   wanted.config.vlans = port.vlans;
   wanted.fdb_max_learned = port.fdb_max_learned;
@@ -84,7 +94,7 @@ config::PortSettings uplink_port(const config::Settings& settings) {
   config::PortSettings port;
   port.name = settings.vxlan.name;
   port.driver = config::Driver::kTap;
-  port.vlans = config::vlan_table_of(settings.bridge.vids, settings.bridge.pvid);
+  port.vlans = config::tunnel_vlans_of(settings.bridge);
   return port;
 }
 

@@ -152,6 +152,11 @@ std::string format_vlans(const Json& result) {
   return out;
 }
 
+std::string format_bypass(const Json& result) {
+  const std::string reason = text(result, "reason");
+  return reason.empty() ? "off: vxplane forwards\n" : fmt::format("on: the kernel forwards: {}\n", reason);
+}
+
 std::string format_lines(const Json& lines) {
   std::string out;
   for (const auto& line : lines) {
@@ -208,6 +213,7 @@ std::string format_result(std::string_view object, std::string_view command, con
   if (object == "stats") return format_stats(result, options);
   if (object == "drops") return format_drops(result, options);
   if (object == "status") return format_status(result);
+  if (object == "bypass") return format_bypass(result);
   return "";
 }
 

@@ -21,9 +21,12 @@ std::string overlay(const Json& o) {
                                 text(o, "name"), text(o, "vni"), text(o, "mode"), text(o, "local"),
                                 text(o, "port"), text(o, "mtu"));
   if (const std::string master = text(o, "master"); !master.empty()) out += ", bridge " + master;
+  if (const std::string who = text(o, "forwards"); !who.empty()) out += fmt::format(", forwarding: {}", who);
   out += fmt::format("\n           ports {}, vteps {} ({} reachable), fdb {} of {}\n",
                      number(o, "ports"), number(o, "vteps"), number(o, "vteps_reachable"),
                      number(o, "fdb"), number(o, "fdb_limit"));
+  for (const auto& mac : child(o, "held"))
+    if (mac.is_string()) out += fmt::format("           held {}: it moved too often\n", mac.get<std::string>());
   return out;
 }
 

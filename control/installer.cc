@@ -13,7 +13,7 @@ using protocol::VtepConfig;
 
 bool is_equal(const UnderlayConfig& a, const UnderlayConfig& b) {
   const auto fields = [](const UnderlayConfig& c) {
-    return std::tie(c.port, c.vlan, c.mtu, c.own_address, c.hold_port, c.local_count, c.mac, c.local);
+    return std::tie(c.port, c.vlan, c.mtu, c.own_address, c.hold_port, c.local_count, c.mac, c.takeover, c.local);
   };
   return fields(a) == fields(b);
 }
@@ -21,7 +21,7 @@ bool is_equal(const UnderlayConfig& a, const UnderlayConfig& b) {
 bool is_equal(const OverlayConfig& a, const OverlayConfig& b) {
   const auto fields = [](const OverlayConfig& c) {
     return std::tie(c.index, c.udp_port, c.vni, c.name, c.local, c.mtu, c.ttl, c.tos, c.tos_inherit, c.udp_csum,
-                    c.learning, c.vtep_learning, c.mss_clamp, c.uplink_port, c.fdb_capacity, c.tunnel_vlans);
+                    c.learning, c.vtep_learning, c.mss_clamp, c.uplink_port, c.fdb_capacity, c.tunnel_flags, c.tunnel_vlans);
   };
   return fields(a) == fields(b);
 }

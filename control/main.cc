@@ -15,6 +15,7 @@
 #include "control/api_server.h"
 #include "control/control.h"
 #include "control/log.h"
+#include "control/takeover_check.h"
 
 namespace po = boost::program_options;
 
@@ -24,15 +25,18 @@ namespace {
 struct Options {
   std::string run_dir = std::string(api::kDefaultRunDir);
   std::vector<std::string> files;
+  std::vector<std::string> bridges;
   bool is_check = false;
 };
 
 // Empty with `exit` set: there is nothing to run.
 std::optional<Options> read_options(int argc, char** argv, int& exit) {
   Options options;
-  po::options_description all("vxplane-control [--run-dir D] --config FILE [--config FILE...] [--check]");
+  po::options_description all("vxplane-control [--run-dir D] {--config FILE | --takeover BRIDGE}... [--check]");
   all.add_options()("run-dir", po::value(&options.run_dir)->value_name("D"), "where the sockets are (/run/vxplane)")(
       "config", po::value(&options.files)->value_name("FILE")->composing(), "a configuration file; one for each VNI")(
+      "takeover", po::value(&options.bridges)->value_name("BRIDGE")->composing(),
+      "a bridge of the kernel with a vxlan port: the whole configuration, and the standby")(
       "check", po::bool_switch(&options.is_check), "print the effective configuration and every problem, and exit")(
       "version", "print the version")("help,h", "print this");
   try {
@@ -43,7 +47,8 @@ std::optional<Options> read_options(int argc, char** argv, int& exit) {
     if (given.count("help") != 0) return std::cout << all, std::nullopt;
     if (given.count("version") != 0) return std::cout << "vxplane-control " VXPLANE_VERSION "\n", std::nullopt;
     exit = 2;
-    if (options.files.empty()) return std::cerr << "vxplane-control: --config FILE is needed (see --help)\n", std::nullopt;
+    if (options.files.empty() && options.bridges.empty())
+      return std::cerr << "vxplane-control: --config FILE or --takeover BRIDGE is needed (see --help)\n", std::nullopt;
     return options;
   } catch (const po::error& error) {
     exit = 2;
@@ -52,8 +57,21 @@ std::optional<Options> read_options(int argc, char** argv, int& exit) {
   }
 }
 
+config::LoadAllResult load(const Options& options) {
+  auto all = config::load_all(options.files, config::live_host_facts());
+  if (config::has_error(all.problems)) return all;
+  for (const auto& bridge : options.bridges) all.settings.push_back(config::takeover_of(bridge));
+  return all;
+}
+
+int check(const Options& options) {
+  const auto all = load(options);
+  for (const auto& problem : all.problems) std::cerr << config::to_string(problem) << '\n';
+  return config::has_error(all.problems) ? 2 : print_effective(all.settings, std::cout, std::cerr);
+}
+
 int run(const Options& options) {
-  const auto loader = [files = options.files] { return config::load_all(files, config::live_host_facts()); };
+  const auto loader = [options] { return load(options); };
   auto loaded = loader();
   for (const auto& problem : loaded.problems) {
     if (problem.severity == config::Severity::kError) log_error(config::to_string(problem));
@@ -105,7 +123,7 @@ int main(int argc, char** argv) {
   const auto options = read_options(argc, argv, exit);
   if (!options) return exit;
   try {
-    if (options->is_check) return vx::config::check(options->files, vx::config::live_host_facts(), std::cout, std::cerr);
+    if (options->is_check) return check(*options);
     return run(*options);
   } catch (const std::exception& error) {
     log_error(error.what());

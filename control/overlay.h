@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "config/settings.h"
@@ -11,6 +12,7 @@
 #include "control/learner.h"
 #include "control/port_manager.h"
 #include "control/state_file.h"
+#include "control/takeover.h"
 #include "control/vtep_registry.h"
 
 namespace vx::control {
@@ -22,6 +24,7 @@ struct Overlay {
   Learner learner;
   VtepRegistry vteps;
   std::vector<config::PortSettings> added_ports;  // by vxctl
+  std::unordered_map<std::uint64_t, KernelPlace> kernel_fdb;  // takeover: what of the kernel's FDB is mirrored
   std::string blocked;                   // why its uplink must not be made (kernel_mirror.h)
   // Ageing: a dump of what is idle, in slices.
   std::uint64_t idle_cursor = 0;
@@ -31,6 +34,7 @@ struct Overlay {
 
   [[nodiscard]] const std::string& name() const { return settings.vxlan.name; }
   [[nodiscard]] bool is_netdev_mode() const { return settings.mode == config::Mode::kNetdev; }
+  [[nodiscard]] bool is_takeover() const { return settings.mode == config::Mode::kTakeover; }
   // Configured and added ones, the netdev mode's uplink included.
   [[nodiscard]] std::vector<config::PortSettings> all_ports() const;
   // The operator's words turned into a VTEP origin's consequences: configured remotes in, former ones out.

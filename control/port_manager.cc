@@ -35,12 +35,13 @@ std::string_view to_string(PortStatus status) {
 
 bool is_same_device(const PortConfig& a, const PortConfig& b) {
   return a.name == b.name && a.devargs == b.devargs && a.overlay == b.overlay && a.role == b.role &&
-         a.driver == b.driver && a.queues == b.queues && a.attach_xdp_take_all == b.attach_xdp_take_all;
+         a.driver == b.driver && a.queues == b.queues && a.attach_xdp_take_all == b.attach_xdp_take_all &&
+         a.takeover == b.takeover;
 }
 
 bool is_equal(const PortConfig& a, const PortConfig& b) {
   return is_same_device(a, b) && a.mtu == b.mtu && a.storm_pps == b.storm_pps && a.learning == b.learning &&
-         a.vlans == b.vlans;
+         a.flags == b.flags && a.deliver_ifindex == b.deliver_ifindex && a.vlans == b.vlans;
 }
 
 bool PortManager::needs_netdev(const PortConfig& config) {

@@ -31,6 +31,9 @@ Json Requests::dispatch(std::string_view object, std::string_view command, const
   if (is("drops", "show")) return stats_show(true);
   if (is("status", "show")) return status_show();
   if (is("mtu", "show")) return mtu_show();
+  if (is("bypass", "show")) return bypass_show();
+  if (is("bypass", "on")) return bypass_set(true);
+  if (is("bypass", "off")) return bypass_set(false);
   if (is("reload", "run")) return reload();
   return api::error(fmt::format("unknown request \"{} {}\"", object, command), api::Exit::kUsage);
 }

@@ -35,12 +35,14 @@ class Requests {
   [[nodiscard]] Json port_add(const Json& request);
   [[nodiscard]] Json port_del(const Json& request);
   [[nodiscard]] Json reload();
+  [[nodiscard]] Json bypass_set(bool is_on);
   // what shows it (requests_show.cc)
   [[nodiscard]] Json vtep_show();
   [[nodiscard]] Json port_show();
   [[nodiscard]] Json vlan_show();
   [[nodiscard]] Json stats_show(bool drops_only);
   [[nodiscard]] Json status_show();
+  [[nodiscard]] Json bypass_show();
   // the MTU (requests_mtu.cc)
   [[nodiscard]] Json mtu_show();
   void mtu_probe(const Json& request, const Reply& reply);

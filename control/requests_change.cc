@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `vxctl vtep add|del`, `port add|del`, `reload`.
+// `vxctl vtep add|del`, `port add|del`, `bypass on|off`, `reload`.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -103,6 +103,15 @@ Json Requests::port_del(const Json& request) {
       overlay->learner.forget(Location::port(control_.ports().slot_of(name)), true);
   control_.on_operator_change();
   return with_notes(api::ok(), configured > 0 ? std::vector<std::string>{kComesBack} : std::vector<std::string>{});
+}
+
+Json Requests::bypass_set(bool is_on) {
+  if (!control_.has_takeover()) return api::error("bypass: there is no takeover: without vxplane nobody forwards");
+  control_.set_bypass(is_on);
+  if (!control_.client().is_connected())
+    return with_notes(api::ok(), {"the dataplane is not there: the kernel forwards anyway"});
+  if (is_on || control_.bypass_reason().empty()) return api::ok();
+  return with_notes(api::ok(), {"the kernel still forwards: " + control_.bypass_reason()});
 }
 
 Json Requests::reload() {

@@ -123,11 +123,12 @@ Json fdb_entry_json(const Overlay& overlay, const PortManager& ports, std::uint6
   if (!ifname.empty()) object["ifname"] = ifname;
   if (is_remote)
     if (const auto address = overlay.vteps.address_of(entry.location.index())) object["dst"] = format_ip(*address);
-  object["vlan"] = fdb_key_vid(key);
+  if (overlay.settings.bridge.vlan_filtering) object["vlan"] = fdb_key_vid(key);
   Json flags = Json::array();
   if (overlay.is_netdev_mode()) flags.push_back("self");
   if ((entry.flags & FdbValue::kSticky) != 0) flags.push_back("sticky");
   if (is_blackhole) flags.push_back("blackhole");
+  if (entry.is_external()) flags.push_back("extern_learn");
   object["flags"] = std::move(flags);
   if (!overlay.is_netdev_mode() && !bridge.empty()) object["master"] = bridge;
   object["state"] = entry.is_static() ? "static" : "";

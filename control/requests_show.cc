@@ -26,6 +26,15 @@ std::string driver_of(const protocol::PortConfig& config) {
   return config::driver_text(static_cast<config::Driver>(config.driver), std::string(protocol::text_of(config.devargs)));
 }
 
+std::string_view mode_text(config::Mode mode) {
+  switch (mode) {
+    case config::Mode::kNetdev: return "netdev";
+    case config::Mode::kTakeover: return "takeover";
+    case config::Mode::kBridge: break;
+  }
+  return "bridge";
+}
+
 bool is_reachable(Control& control, const Overlay& overlay, const RemoteVtep& vtep) {
   const auto* told = control.told_vtep(overlay, vtep);
   return told != nullptr && told->resolved != 0;
@@ -198,6 +207,13 @@ Json Requests::stats_show(bool drops_only) {
   return reply;
 }
 
+Json Requests::bypass_show() {
+  if (!control_.has_takeover()) return api::error("bypass: there is no takeover: without vxplane nobody forwards");
+  const bool is_connected = control_.client().is_connected();
+  std::string reason = is_connected ? control_.bypass_reason() : "dataplane: " + control_.client().error();
+  return api::ok(Json{{"bypass", !reason.empty()}, {"forwards", reason.empty() ? "vxplane" : "kernel"}, {"reason", reason}});
+}
+
 Json Requests::status_show() {
   auto& client = control_.client();
   const Milliseconds now = EventLoop::now();
@@ -230,7 +246,7 @@ Json Requests::status_show() {
     }
     for (const auto& [address, vtep] : overlay->vteps.all()) reachable += is_reachable(control_, *overlay, vtep) ? 1 : 0;
     Json object{{"name", overlay->name()}, {"vni", overlay->settings.vxlan.vni},
-                {"mode", overlay->is_netdev_mode() ? "netdev" : "bridge"}};
+                {"mode", mode_text(overlay->settings.mode)}};
     if (overlay->local) object["local"] = format_ip(*overlay->local);
     object["port"] = overlay->settings.vxlan.port;
     object["mtu"] = overlay->settings.vxlan.mtu;
@@ -242,6 +258,12 @@ Json Requests::status_show() {
     object["fdb"] = overlay->learner.size();
     object["fdb_limit"] = overlay->learner.limits().max_learned;
     object["config"] = overlay->settings.source;
+    if (overlay->is_takeover()) object["forwards"] = control_.bypass_reason().empty() && client.is_connected() ? "vxplane" : "kernel";
+    if (const auto held = overlay->learner.held_now(); !held.empty()) {
+      Json macs = Json::array();
+      for (const auto key : held) macs.push_back(fmt::format("{} vlan {}", format_mac(fdb_key_mac(key)), fdb_key_vid(key)));
+      object["held"] = std::move(macs);
+    }
     overlays.push_back(std::move(object));
   }
   return api::ok(Json{{"control", {{"version", VXPLANE_VERSION}, {"pid", getpid()},

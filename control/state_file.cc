@@ -64,7 +64,8 @@ StoredState read_state(const std::string& path, std::vector<std::string>& proble
   try {
     const json document = json::parse(file);
     if (document.at("version").get<int>() != kVersion) throw std::runtime_error("of another version");
-    for (const auto& object : document.at("overlays")) state.push_back(from_json(object));
+    for (const auto& object : document.at("overlays")) state.overlays.push_back(from_json(object));
+    state.is_bypassed = document.value("bypass", false);
   } catch (const std::exception& error) {
     problems.push_back(fmt::format("{}: not readable, what vxctl had added is lost ({})", path, error.what()));
   }
@@ -73,9 +74,9 @@ StoredState read_state(const std::string& path, std::vector<std::string>& proble
 
 std::string write_state(const std::string& path, const StoredState& state) {
   json overlays = json::array();
-  for (const auto& overlay : state) overlays.push_back(to_json(overlay));
+  for (const auto& overlay : state.overlays) overlays.push_back(to_json(overlay));
   const std::string text =
-      json{{"version", kVersion}, {"overlays", overlays}}.dump(1, ' ', false, json::error_handler_t::replace) + '\n';
+      json{{"version", kVersion}, {"bypass", state.is_bypassed}, {"overlays", overlays}}.dump(1, ' ', false, json::error_handler_t::replace) + '\n';
   const std::string temporary = path + ".new";
   const auto failed = [&] { return fmt::format("{}: {}: what vxctl adds will not survive a restart", path, std::strerror(errno)); };
   const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

@@ -30,7 +30,10 @@ struct StoredOverlay {
   std::vector<StoredVtep> vteps;
   std::vector<std::string> ports;  // as behind `port =` in the configuration
 };
-using StoredState = std::vector<StoredOverlay>;
+struct StoredState {
+  std::vector<StoredOverlay> overlays;
+  bool is_bypassed = false;  // `vxctl bypass on`
+};
 
 // An absent file is an empty state. What cannot be read is left out, with one line in `problems`.
 [[nodiscard]] StoredState read_state(const std::string& path, std::vector<std::string>& problems);

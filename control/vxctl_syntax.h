@@ -71,6 +71,10 @@ inline constexpr std::array kCommands = {
             "how large guests' packets may be, and why; exit 1 when something does not add up"},
     Command{"mtu", "probe", kIp, "probe [IP]",
             "measures the paths to all VTEPs, or to one; exit 1 when one is too small or silent"},
+    Command{"bypass", "show", kNothing, "[show]",
+            "takeover: whether the kernel forwards instead of vxplane, and why"},
+    Command{"bypass", "on", kNothing, "on", "the kernel forwards from now on, also over restarts; nothing is lost"},
+    Command{"bypass", "off", kNothing, "off", "vxplane forwards again as soon as everything is installed"},
     Command{"reload", "run", kNothing, "", "read the configuration again"},
 };
 

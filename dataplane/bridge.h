@@ -7,6 +7,7 @@
 #include "dataplane/fdb.h"
 #include "dataplane/forwarding_state.h"
 #include "dataplane/packet.h"
+#include "dataplane/protocol.h"
 
 namespace vx {
 
@@ -49,6 +50,13 @@ enum class SourceVerdict : std::uint8_t {
   if (packet.egress == packet.source || back_to_tunnel) [[unlikely]] return DropReason::kEgressSamePort;
   Fdb::note_used(hit, now_s);
   return DropReason::kNone;
+}
+
+// Whether the bridge's port there is isolated; the tunnel is one port, with VTEPs known or not.
+[[nodiscard]] inline bool is_isolated(Location location, const OverlayState& overlay, const ForwardingState& state) noexcept {
+  std::uint8_t flags = overlay.tunnel_flags;
+  if (location.is_port()) flags = location.index() < state.ports.size() ? state.ports[location.index()].flags : 0;
+  return (flags & protocol::kIsolated) != 0;
 }
 
 // What most entries of a burst look like: checked by one comparison each, everything else takes the full way.

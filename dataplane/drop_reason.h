@@ -38,6 +38,8 @@ enum class DropReason : std::uint8_t {
   kStormLimit,
   kFdbBlackhole,
   kGuestBadOffload,
+  kPortIsolated,
+  kStalled,
   kCount,
   kNone = 0xff,
 };
@@ -77,6 +79,8 @@ inline constexpr std::array<DropReasonText, kDropReasonCount> kDropReasonTexts{{
     {"storm_limit", "the port floods more than its storm-pps"},
     {"fdb_blackhole", "the destination MAC is a blackhole entry"},
     {"guest_bad_offload", "a guest's checksum or segmentation request contradicts its frame"},
+    {"port_isolated", "the destination lies behind an isolated port, as the source does"},
+    {"stalled", "taken before a stall in which the kernel forwarded: too late to be sent"},
 }};
 
 [[nodiscard]] constexpr std::string_view name(DropReason reason) noexcept {

@@ -25,6 +25,7 @@ struct PortState {
   bool is_underlay = false;
   bool is_up = true;
   bool learning = true;
+  std::uint8_t flags = 0;               // protocol::PortFlag
   std::uint32_t storm_pps = 0;          // flooded packets a second at most, over all workers; 0: no limit
   std::shared_ptr<SharedTokenBucket> storm;  // what keeps that limit; one per port for as long as it lives
   std::shared_ptr<SharedTokenBucket> too_big;  // limits the packet-too-big messages sent to it; likewise
@@ -42,6 +43,7 @@ struct OverlayState {
   bool udp_csum = true;                 // on IPv4
   bool learning = true;                 // MACs behind VTEPs
   bool accept_unknown_vteps = false;    // vtep-learning yes | flood
+  std::uint8_t tunnel_flags = 0;        // protocol::PortFlag, of the tunnel as a port
   bool mss_clamp = false;               // TCP MSS of SYNs is lowered to what `mtu` allows
   PortIndex uplink = kNoIndex;          // netdev mode: every tunnel frame goes there
   std::shared_ptr<Fdb> fdb;

@@ -79,6 +79,18 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   sender_.end_burst();
 }
 
+[[gnu::cold]] void Pipeline::discard(Packet* burst, unsigned count, PortIndex ingress, DropReason reason) noexcept {
+  PortCounters& port = counters_.ports[ingress];
+  port.rx_packets += count;
+  counters_.packets += count;
+  for (unsigned i = 0; i < count; ++i) {
+    burst[i].ingress_port = ingress;
+    port.rx_bytes += burst[i].length;
+    sender_.drop_received(burst[i], reason);
+  }
+  sender_.end_burst();
+}
+
 // ---- one packet on its way out ----
 
 [[gnu::always_inline]] inline void Pipeline::send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept {
@@ -234,6 +246,7 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
   const std::uint16_t seconds = now_.seconds, mtu = overlay.mtu;
   // Netdev mode: what comes out of the tunnel goes up, with no lookup.
   const bool to_uplink = is_from_tunnel(*batch.packets[0]) && overlay.uplink != kNoIndex;
+  const bool from_isolated = is_isolated(batch.packets[0]->source, overlay, *state_);
   BridgeShortcut shortcut;
   for_each_packet(batch, [&](Packet& packet) {
     DropReason reason = DropReason::kNone;
@@ -246,7 +259,11 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
       packet.egress = Location::port(overlay.uplink);
     } else if (reason == DropReason::kNone && !shortcut.is_usual_egress(packet, fdb)) [[unlikely]] {
       reason = find_egress(packet, fdb, seconds);
-      if (reason == DropReason::kNone && !packet.flood) shortcut.remember(packet.egress, fdb, seconds);
+      if (reason == DropReason::kNone && !packet.flood) {
+        // The whole batch is of one port: what the shortcut remembers is allowed for all of it.
+        if (from_isolated && is_isolated(packet.egress, overlay, *state_)) reason = DropReason::kPortIsolated;
+        else shortcut.remember(packet.egress, fdb, seconds);
+      }
     }
     return reason == DropReason::kNone ? check_overlay_mtu(packet, mtu) : reason;
   });

@@ -59,6 +59,9 @@ class Pipeline {
   // Takes `count` (<= kMaxBurst) packets received on port `ingress` all the way.
   void process(Packet* burst, unsigned count, PortIndex ingress, Moment now) noexcept;
 
+  // Drops what was received on port `ingress`, counted.
+  void discard(Packet* burst, unsigned count, PortIndex ingress, DropReason reason) noexcept;
+
   // While something is held (sender.h): to be called every loop, with the time. UINT64_MAX: all of it.
   [[nodiscard]] bool is_holding() const noexcept { return sender_.is_holding(); }
   void send_held(std::uint64_t now_ns) noexcept { sender_.send_held(now_ns); }

@@ -59,6 +59,7 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
   state.udp_csum = config.udp_csum != 0;
   state.learning = config.learning != 0;
   state.accept_unknown_vteps = config.vtep_learning != protocol::VtepLearning::kNo;
+  state.tunnel_flags = config.tunnel_flags;
   state.mss_clamp = config.mss_clamp != 0;
   state.fdb = entry.fdb->table();
   state.tunnel_vlans = entry.tunnel_vlans;
@@ -143,6 +144,7 @@ std::unique_ptr<ForwardingState> build_state(const SwitchModel& model, std::uint
     port.overlay = entry->is_underlay() ? kNoIndex : entry->config.overlay;
     port.is_underlay = entry->is_underlay();
     port.learning = entry->config.learning != 0;
+    port.flags = entry->config.flags;
     port.storm_pps = entry->config.storm_pps;
     port.storm = entry->storm;
     port.too_big = entry->too_big;

@@ -65,6 +65,7 @@ struct Worker::Impl {
   void take_snapshot(std::uint64_t request) noexcept;
   void send_injected() noexcept;
   void beat() noexcept;
+  void drop_stalled() noexcept;
   void tell_news(bool at_once) noexcept;
   void sleep() noexcept;
   void adapt_spin() noexcept;
@@ -81,6 +82,7 @@ struct Worker::Impl {
   alignas(kCacheLine) std::array<Packet, kMaxBurst> burst;
   const Assignment* assignment = nullptr;
   std::uint64_t now_ns = 0, busy_at_ns = 0, last_beat_ns = 0, last_told_ns = 0;
+  std::uint64_t beaten_ns = 0;  // as last_beat_ns, but not made 0 so that the next one comes at once
   std::uint64_t spin_ns = nanoseconds(config.spin);  // now; up to config.longest_spin
   std::uint64_t taken_sequence = 0, taken_snapshot = 0;
   bool news_pending = false;
@@ -118,6 +120,7 @@ unsigned Worker::Impl::poll_once() noexcept {
   WorkerCounters& counters = pipeline.counters();
   if (assignment != nullptr) [[likely]] {
     const Moment now = Moment::at(now_ns);
+    if (now_ns - beaten_ns > assignment->stale_after_ns) [[unlikely]] drop_stalled();
     for (const RxQueueRef& queue : assignment->rx) {
       const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
       if (count == 0) continue;
@@ -179,10 +182,23 @@ void Worker::Impl::send_injected() noexcept {
 }
 
 void Worker::Impl::beat() noexcept {
-  last_beat_ns = now_ns;
+  last_beat_ns = beaten_ns = now_ns;
   if (assignment == nullptr) return;
   for (const RxQueueRef& queue : assignment->rx)
     if (queue.heartbeat != nullptr) __atomic_store_n(&queue.heartbeat->monotonic_ns, now_ns, __ATOMIC_RELAXED);
+}
+
+// Nobody polled for so long that the kernel forwarded in our place where one stands by: what was taken before would come
+// late, behind newer frames of its flow, and teach the FDB where MACs were. While the heartbeat is stale no more comes.
+[[gnu::cold]] void Worker::Impl::drop_stalled() noexcept {
+  if (beaten_ns != 0)
+    for (const RxQueueRef& queue : assignment->rx) {
+      if (!queue.is_takeover) continue;
+      while (const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst))
+        pipeline.discard(burst.data(), count, queue.index, DropReason::kStalled);
+    }
+  now_ns = monotonic_ns();
+  beat();
 }
 
 // A system call a burst would be dear while learning is busy.

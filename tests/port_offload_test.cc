@@ -431,6 +431,7 @@ TEST_F(OffloadTest, UnderlaysHandInFinishedChecksums) {
     c.role = protocol::PortRole::kUnderlay;
     made_ = {};
     made_ = make_port(c, context());
+    beat(made_);
     ASSERT_EQ(VnetSide(far).send(super_frame(kUso, 301, 0)), 0);
     const auto in = receive_frames(1);
     ASSERT_EQ(in.size(), 1u) << name;

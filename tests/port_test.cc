@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <array>
 #include <chrono>
 #include <csignal>
@@ -357,6 +358,38 @@ TEST_F(NetdevTest, KernelHasItsFramesBackWhenTheHeartbeatIsStale) {
   EXPECT_TRUE(kernel_answers());
 }
 
+TEST_F(NetdevTest, ANetdevOfALivingVxplaneIsRefused) {
+  const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+  std::atomic<bool> is_done = false;
+  std::thread living([&] {
+    for (; !is_done; std::this_thread::sleep_for(5ms)) made.heartbeats[0]->monotonic_ns = monotonic_ns();
+  });
+  try {
+    const MadePort second = make_port(config("vxa", PortDriver::kNetdev), context());
+    ADD_FAILURE() << "two take the same frames";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("another running vxplane"));
+  }
+  is_done = true;
+  living.join();
+}
+
+TEST_F(NetdevTest, ADeadWorkersQueueIsTheKernelsAndTheOthersAreOurs) {
+  auto c = config("vxa", PortDriver::kNetdev);
+  c.queues = 2;
+  const MadePort made = make_port(c, context());
+  made.heartbeats[0]->monotonic_ns = monotonic_ns() + 3'600'000'000'000u;
+  KernelSide far("vxb");
+  for (std::uint16_t i = 0; i < 200; ++i)
+    far.send(FrameBuilder().eth(kGuestMac, kFarMac).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(static_cast<std::uint16_t>(1000 + i), 80).payload(60).build());
+  const std::size_t ours = receive(*made.port, 200).size();
+  EXPECT_GT(ours, 50u);
+  EXPECT_LT(ours, 150u);
+  const auto exits = made.take->exits();
+  EXPECT_EQ(exits[VXP_TAKE_TAKEN], ours);
+  EXPECT_EQ(exits[VXP_TAKE_STALE], 200 - ours);
+}
+
 TEST_F(NetdevTest, NothingIsLeftAfterACleanStop) {
   { const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
     EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr(VXP_TC_PROGRAM));
@@ -375,6 +408,7 @@ TEST_F(NetdevTest, LeftoverFilterIsReplacedAndGoesWithTheNextCleanStop) {
 TEST_F(NetdevTest, FramesLargerThanABufferComeWhole) {
   sh("ip link set vxa mtu 9000; ip link set vxb mtu 9000");
   const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+  beat(made);
   const Bytes jumbo = FrameBuilder().eth(kGuestMac, kFarMac).payload(5000).build();
   KernelSide("vxb").send(jumbo);
   EXPECT_EQ(receive(*made.port, 1), std::vector<Bytes>(1, jumbo));
@@ -386,6 +420,7 @@ TEST_F(NetdevTest, SeveralQueuesShareTheFramesAndLoseNone) {
   const MadePort made = make_port(c, context());
   ASSERT_EQ(made.port->rx_queues(), 2);
   EXPECT_EQ(made.heartbeats.size(), 2u);
+  beat(made);
   KernelSide far("vxb");
   for (std::uint16_t i = 0; i < 100; ++i)
     far.send(FrameBuilder().eth(kGuestMac, kFarMac).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(static_cast<std::uint16_t>(1000 + i), 80).payload(60).build());

@@ -37,6 +37,19 @@ class FakeSteering : public XdpSteering {
   vxp_beat beats[4]{};
 };
 
+class FakeTake : public TakePrograms {
+ public:
+  void set_rule(const FailOpenRule& told) override {
+    rule = told;
+    ++calls;
+  }
+  std::array<std::uint64_t, VXP_TAKE_COUNT> exits() const override { return counts; }
+
+  FailOpenRule rule;
+  unsigned calls = 0;
+  std::array<std::uint64_t, VXP_TAKE_COUNT> counts{};
+};
+
 // Queues and life as a test sets them; tells when it is destroyed.
 class FakePort : public MemoryPort {
  public:
@@ -91,6 +104,8 @@ struct SwitchboardRig {
     made.ifindex = static_cast<std::uint32_t>(ports.size());
     if (config.driver == protocol::PortDriver::kAfXdp)
       made.steering = steering = std::make_shared<FakeSteering>();
+    if (config.driver == protocol::PortDriver::kNetdev)
+      made.take = takes[name] = std::make_shared<FakeTake>();
     return made;
   }
   HeldSocketOptions hold_options;  // of the last attempt
@@ -191,6 +206,7 @@ struct SwitchboardRig {
   std::map<std::string, FakePort*> ports;  // alive unless in `destroyed`
   std::map<std::string, unsigned> mtus;
   std::shared_ptr<FakeSteering> steering;
+  std::map<std::string, std::shared_ptr<FakeTake>> takes;  // of netdev ports
   FakePort* held = nullptr;
   unsigned hold_attempts = 0;
   bool busy = false;

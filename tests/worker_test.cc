@@ -262,6 +262,37 @@ TEST(Worker, HeartbeatsAreFreshWhileItSleeps) {
   EXPECT_LE(stale, 5);
 }
 
+// The kernel has forwarded meanwhile, where it can.
+TEST(Worker, WhatWaitedThroughAStallIsDroppedWhereTheKernelStandsBy) {
+  Wiring wiring(true);
+  vxp_beat beats[2]{};
+  wiring.assignment.rx[0].heartbeat = &beats[0];
+  wiring.assignment.rx[0].is_takeover = true;
+  wiring.assignment.stale_after_ns = 20'000'000;
+  Worker worker(WorkerConfig{}, wiring.pool);
+  worker.publish(&wiring.state, &wiring.assignment);
+  const auto poll_after = [&](std::chrono::milliseconds pause, PortIndex port, const Bytes& frame, unsigned count) {
+    for (unsigned i = 0; i < count; ++i) wiring.ports[port]->offer(frame);
+    std::this_thread::sleep_for(pause);
+    (void)worker.poll_once();
+    while (worker.poll_once() != 0) continue;
+    const auto counters = worker.snapshot(1000ms);
+    EXPECT_TRUE(counters && totals_of(*counters).balances());
+    return counters->drops[static_cast<std::size_t>(DropReason::kStalled)];
+  };
+  const Bytes back = guest_frame(Wiring::host(0), Wiring::host(1)).build();
+  EXPECT_EQ(poll_after(0ms, 0, kAToB, 5), 0u) << "the first poll ends no stall";
+  EXPECT_EQ(wiring.ports[1]->sent, 5u);
+  const std::uint64_t before = beats[0].monotonic_ns;
+  EXPECT_EQ(poll_after(25ms, 0, kAToB, 200), 200u) << "more than a burst";
+  EXPECT_EQ(wiring.ports[1]->sent, 5u);
+  EXPECT_GT(beats[0].monotonic_ns, before) << "it has its frames again";
+  EXPECT_EQ(poll_after(25ms, 1, back, 7), 200u) << "nobody stands by for that port";
+  EXPECT_EQ(wiring.ports[0]->sent, 7u);
+  EXPECT_EQ(poll_after(1ms, 0, kAToB, 5), 200u);
+  EXPECT_EQ(wiring.ports[1]->sent, 10u);
+}
+
 double cpu_share_of_idle(bool has_fd) {
   Wiring wiring(has_fd);
   Worker worker(WorkerConfig{}, wiring.pool);

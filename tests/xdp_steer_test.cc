@@ -6,11 +6,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/pkt_cls.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdlib>
 
+#include "dataplane/bpf_maps.h"
 #include "dataplane/clock.h"
 #include "dataplane/file_descriptor.h"
 #include "dataplane/xdp_steering.h"
@@ -340,14 +342,48 @@ TEST_F(XdpSteer, GuestPortTakesEveryFrame) {
   expect_pass(vxlan4(0), VXP_EXIT_STALE);
 }
 
-class TcTakeProgram : public testing::Test {
+TEST_F(XdpSteer, BypassGivesTheKernelWhatWouldBeOursWhateverIsSteeredMeanwhile) {
+  steering_->set_rule({true, 50});
+  expect_pass(vxlan4(kVid), VXP_EXIT_BYPASS);
+  expect_pass(vxlan4(kVid, kOther), VXP_EXIT_OTHER_ADDRESS, "is counted as ever");
+  steer(kVid, true);
+  expect_pass(vxlan6(kVid), VXP_EXIT_BYPASS);
+  expect_pass(outer(kVid).arp(1, kPeerMac, kPeer, {}, kLocal).build(), VXP_EXIT_BYPASS);
+  steering_->off();
+  expect_pass(vxlan4(kVid), VXP_EXIT_NOT_CONFIGURED);
+  steer(kVid);
+  expect_pass(vxlan4(kVid), VXP_EXIT_BYPASS);
+  steering_->set_rule({false, 50});
+  expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED);
+  const auto guest = make_xdp_steering(program_->fd, 0, true);
+  expect_taken(vxlan4(0), VXP_EXIT_TAKEN);
+  guest->set_rule({true, 50});
+  expect_pass(vxlan4(0), VXP_EXIT_BYPASS);
+}
+
+TEST_F(XdpSteer, TheAgeOfAStaleHeartbeatIsAsTold) {
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
+  expect_pass(vxlan4(kVid), VXP_EXIT_STALE);
+  steering_->set_rule({false, 60'000});
+  expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED);
+  steer(kVid);
+  expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED, "kept when steering changes");
+}
+
+// The socket filter and the tc program on one frame after the other, as the kernel runs them on one CPU.
+class TakePair : public testing::Test {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root for bpf(2)";
     program_ = std::make_unique<Loaded>(VXP_TC_OBJECT, VXP_TC_PROGRAM);
+    filter_ = ::bpf_program__fd(::bpf_object__find_program_by_name(program_->object, VXP_FILTER_PROGRAM));
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(::sched_getcpu(), &one);
+    ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
   }
-  void configure(std::uint32_t queues) {
-    const vxp_take_config config{queues, 0, VXP_STALE_NS};
+  void configure(__u32 flags, std::uint64_t stale_after_ns = VXP_STALE_NS) {
+    const vxp_take_config config{flags, 0, stale_after_ns};
     const std::uint32_t zero = 0;
     ASSERT_EQ(::bpf_map_update_elem(program_->map("vxp_take"), &zero, &config, BPF_ANY), 0);
   }
@@ -355,21 +391,64 @@ class TcTakeProgram : public testing::Test {
     const vxp_beat value{ns};
     ASSERT_EQ(::bpf_map_update_elem(program_->map("vxp_heartbeat"), &queue, &value, BPF_ANY), 0);
   }
+  std::uint64_t counted(std::uint32_t way) {
+    std::array<std::uint64_t, VXP_TAKE_COUNT> sums{};
+    read_counters(program_->map("vxp_exits"), sums);
+    return sums[way];
+  }
+  std::uint32_t filter() const {
+    bpf_test_run_opts opts{};
+    opts.sz = sizeof opts;
+    opts.data_in = frame_.data();
+    opts.data_size_in = static_cast<__u32>(frame_.size());
+    opts.repeat = 1;
+    EXPECT_EQ(::bpf_prog_test_run_opts(filter_, &opts), 0);
+    return opts.retval;
+  }
+  int tc() const { return program_->run(frame_); }
+  void expect_taken(const char* why) {
+    EXPECT_GT(filter(), 0xffffu) << why << ": whole super-frames, too";
+    EXPECT_EQ(tc(), TC_ACT_SHOT) << why;
+    EXPECT_EQ(tc(), TC_ACT_UNSPEC) << why << ": one verdict for one frame";
+  }
+  void expect_passed(const char* why) {
+    EXPECT_EQ(filter(), 0u) << why;
+    EXPECT_EQ(tc(), TC_ACT_UNSPEC) << why;
+  }
   std::unique_ptr<Loaded> program_;
+  int filter_ = -1;
   const Bytes frame_ = FrameBuilder().eth(kOurMac, kPeerMac).payload(60).build();
 };
 
-TEST_F(TcTakeProgram, PassesUntilSomebodyBeats) {
-  EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "not configured";
-  configure(2);
-  EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "no beat yet";
-  beat(1, monotonic_ns() + 1'000'000'000);
-  EXPECT_EQ(program_->run(frame_), TC_ACT_SHOT) << "one of two queues beats";
-  beat(1, monotonic_ns() - 60'000'000);
-  EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "stale";
-  beat(2, monotonic_ns() + 1'000'000'000);
-  EXPECT_EQ(program_->run(frame_), TC_ACT_UNSPEC) << "a queue that is not ours";
+TEST_F(TakePair, TheSocketsFilterDecidesAndTheTcProgramFollows) {
+  const std::uint64_t fresh = monotonic_ns() + 3'600'000'000'000;
+  expect_passed("not configured, no beat");
+  configure(0);
+  expect_passed("no beat yet");
+  beat(0, fresh);
+  expect_taken("beats");
+  beat(0, monotonic_ns() - 60'000'000);
+  beat(1, fresh);
+  expect_passed("stale: another queue's beat is not this socket's");
+  configure(0, 3'600'000'000'000);
+  expect_taken("stale later");
+  configure(VXP_FLAG_BYPASS);
+  beat(0, fresh);
+  expect_passed("bypass");
+  EXPECT_EQ(counted(VXP_TAKE_TAKEN), 2u);
+  EXPECT_EQ(counted(VXP_TAKE_STALE), 3u);
+  EXPECT_EQ(counted(VXP_TAKE_BYPASS), 1u);
 }
+
+TEST_F(TakePair, AVerdictThatWasNotFollowedIsNotTheNextFrames) {
+  configure(0);
+  beat(0, monotonic_ns() + 3'600'000'000'000);
+  EXPECT_NE(filter(), 0u);
+  configure(VXP_FLAG_BYPASS);
+  expect_passed("the frame before never came to tc ingress");
+}
+
+TEST_F(TakePair, WithoutASocketEverythingPasses) { EXPECT_EQ(tc(), TC_ACT_UNSPEC); }
 
 }  // namespace
 }  // namespace vx

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+// Taking the place of a kernel bridge and giving it back: every frame exactly once, in one of the two ways, whatever
+// is switched meanwhile. Real programs, real packet sockets. Needs root.
+#include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <random>
+
+#include "tests/offload_testkit.h"
+#include "tests/takeover_testkit.h"
+
+namespace vx::testkit {
+namespace {
+
+using testing::HasSubstr;
+
+[[maybe_unused]] auto* const kWorld = testing::AddGlobalTestEnvironment(new World);
+
+std::uint64_t total(const protocol::StatsReply& reply, vxp_take_exit exit) { return reply.take[exit]; }
+
+class BothWays : public TakeoverTest, public testing::WithParamInterface<unsigned> {};
+
+TEST_P(BothWays, EveryFrameGoesExactlyOneWayWhileBypassIsToggled) {
+  start_dataplane(GetParam());
+  take_both();
+  Traffic there("vxb", "vxd", kGuestMac, kFarMac, 30us), back("vxd", "vxb", kFarMac, kGuestMac, 30us);
+  std::mt19937 random(GetParam());
+  for (unsigned i = 0; i < 600; ++i) {
+    bypass(i % 2 != 0);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 4000));
+  }
+  there.stop();
+  back.stop();
+  for (const Traffic* t : {&there, &back}) {
+    EXPECT_GT(t->sent(), 2000u);
+    EXPECT_EQ(t->lost(), 0u) << "of " << t->sent();
+    EXPECT_EQ(t->doubled(), 0u) << "of " << t->sent();
+  }
+  const auto reply = board_->stats().reply;
+  EXPECT_GT(total(reply, VXP_TAKE_TAKEN), 500u);
+  EXPECT_GT(total(reply, VXP_TAKE_BYPASS), 500u);
+  EXPECT_EQ(total(reply, VXP_TAKE_TAKEN), reply.totals.received) << "nothing else comes in";
+  EXPECT_TRUE(reply.totals.balances());
+}
+INSTANTIATE_TEST_SUITE_P(Queues, BothWays, testing::Values(1u, 2u), [](const auto& info) { return std::to_string(info.param); });
+
+TEST_F(TakeoverTest, AttachArmDetachAndStopLoseAndDoubleNothing) {
+  Traffic there("vxb", "vxd", kGuestMac, kFarMac, 100us), back("vxd", "vxb", kFarMac, kGuestMac, 100us);
+  const auto a_while = [] { std::this_thread::sleep_for(40ms); };
+  for (int round = 0; round < 3; ++round) {
+    start_dataplane();
+    take_both();
+    a_while();
+    bypass(false);
+    a_while();
+    board_->delete_port("vxa");  // one way is the kernel's alone, the other ends at a port that is ours
+    a_while();
+    board_->add_port(taken("vxa"));
+    a_while();
+    stop_dataplane();
+    a_while();
+  }
+  there.stop();
+  back.stop();
+  // Between a port of ours and one of the kernel's only there is no way but through the tunnel: what vxc took while vxa
+  // was not ours had nowhere to go. All else is loss.
+  EXPECT_EQ(there.lost(), 0u) << "of " << there.sent();
+  EXPECT_EQ(there.doubled() + back.doubled(), 0u);
+}
+
+TEST_F(TakeoverTest, PortsThatGoWhileArmedLoseNothing) {
+  Traffic there("vxb", "vxd", kGuestMac, kFarMac, 1000us), back("vxd", "vxb", kFarMac, kGuestMac, 1000us);
+  for (int round = 0; round < 10; ++round) {
+    start_dataplane();
+    take_both();
+    bypass(false);
+    std::this_thread::sleep_for(30ms);
+    EXPECT_GT(total(board_->stats().reply, VXP_TAKE_TAKEN), 0u);
+    stop_dataplane();
+  }
+  there.stop();
+  back.stop();
+  EXPECT_EQ(there.lost() + back.lost(), 0u) << "of " << there.sent() + back.sent();
+  EXPECT_EQ(there.doubled() + back.doubled(), 0u);
+}
+
+// The worker is stopped as by SIGSTOP: inside a signal handler.
+void stand_still(int) {
+  const timespec pause{0, 300'000'000};
+  (void)::nanosleep(&pause, nullptr);
+}
+
+TEST_F(TakeoverTest, AStallCostsAtMostTheHeartbeatsAgeAndBringsNothingLate) {
+  struct sigaction action {};
+  action.sa_handler = stand_still;
+  ASSERT_EQ(::sigaction(SIGUSR1, &action, nullptr), 0);
+  start_dataplane();
+  take_both();
+  bypass(false);
+  Traffic there("vxb", "vxd", kGuestMac, kFarMac, 1000us);
+  there.late_by = 20;  // 20 ms
+  std::this_thread::sleep_for(100ms);
+  ASSERT_EQ(::pthread_kill(threads_[0].native_handle(), SIGUSR1), 0);
+  std::this_thread::sleep_for(500ms);
+  const auto reply = board_->stats().reply;
+  there.stop();
+  EXPECT_GT(total(reply, VXP_TAKE_STALE), 100u) << "the kernel had its turn";
+  EXPECT_GT(reply.drops[static_cast<std::size_t>(DropReason::kStalled)], 0u);
+  EXPECT_EQ(there.lost(), reply.drops[static_cast<std::size_t>(DropReason::kStalled)]) << "nothing else is lost";
+  EXPECT_LE(there.lost(), 80u) << "50 ms of 1 kHz, and some slack";
+  EXPECT_EQ(there.late(), 0u);
+  EXPECT_EQ(there.doubled(), 0u);
+}
+
+TEST_F(TakeoverTest, AStandbysLinkAndMtuAreItsOwn) {
+  start_dataplane();
+  sh("ip link set vxa down");
+  auto c = taken("vxa");
+  c.mtu = 1280;
+  board_->add_port(c);
+  EXPECT_THAT(sh("ip link show vxa"), HasSubstr("mtu 1500"));
+  EXPECT_THAT(sh("ip link show vxa"), HasSubstr("state DOWN"));
+}
+
+// ---- deliver_ifindex ----
+
+class Deliver : public TakeoverTest {
+ protected:
+  void SetUp() override {
+    TakeoverTest::SetUp();
+    if (IsSkipped()) return;
+    sh("ip addr add 10.0.0.1/24 dev br0");
+    auto c = config("vxptap", PortDriver::kTap);
+    c.deliver_ifindex = netdev::index("br0");
+    c.mtu = 1500;
+    tap_ = make_port(c, context());
+  }
+  void TearDown() override {
+    tap_ = {};
+    TakeoverTest::TearDown();
+  }
+  // A UDP socket of the host on br0's address.
+  static FileDescriptor listen(std::uint16_t port) {
+    FileDescriptor fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = Be16(port).raw();
+    const int one = 1;
+    (void)::setsockopt(fd.get(), SOL_SOCKET, SO_BROADCAST, &one, sizeof one);
+    EXPECT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    return fd;
+  }
+  static std::size_t received(const FileDescriptor& socket) {
+    std::size_t count = 0;
+    pollfd waiting{socket.get(), POLLIN, 0};
+    std::array<char, 65536> bytes;
+    while (::poll(&waiting, 1, 100) > 0 && ::recv(socket.get(), bytes.data(), bytes.size(), 0) >= 0) ++count;
+    return count;
+  }
+  static FrameBuilder datagram(MacAddress to, const IpAddress& address) {
+    FrameBuilder b;
+    b.eth(to, kGuestMac).ipv4(IpAddress::v4(10, 0, 0, 2), address).udp(4000, 7000).payload(100);
+    return b;
+  }
+  MadePort tap_;
+};
+
+TEST_F(Deliver, WhatIsSentIntoTheTapReachesTheHostAsIfTheBridgeHadReceivedIt) {
+  const FileDescriptor host = listen(7000);
+  const MacAddress bridge = netdev::mac("br0");
+  EXPECT_TRUE(send(*tap_.port, datagram(bridge, IpAddress::v4(10, 0, 0, 1)).build()));
+  EXPECT_EQ(received(host), 1u) << "to the bridge's own MAC";
+  EXPECT_TRUE(send(*tap_.port, datagram(kBroadcast, IpAddress::v4(10, 0, 0, 255)).build()));
+  EXPECT_EQ(received(host), 1u) << "broadcast";
+  EXPECT_TRUE(send(*tap_.port, datagram(kFarMac, IpAddress::v4(10, 0, 0, 1)).build()));
+  EXPECT_EQ(received(host), 0u) << "to somebody else";
+  EXPECT_TRUE(receive(*tap_.port, 1).empty()) << "nothing comes back into the tap";
+}
+
+TEST_F(Deliver, TheBridgesOwnPortsSeeNothingOfIt) {
+  KernelSide guest("vxb");
+  EXPECT_TRUE(send(*tap_.port, datagram(kBroadcast, IpAddress::v4(10, 0, 0, 255)).build()));
+  std::this_thread::sleep_for(50ms);
+  while (const auto frame = guest.receive()) EXPECT_FALSE(is_ours(*frame)) << "it entered the bridge, not its master's ingress";
+}
+
+TEST_F(Deliver, TagsStayOn) {
+  KernelSide host("br0");
+  const Bytes tagged = FrameBuilder().eth(netdev::mac("br0"), kGuestMac).vlan(7).payload(80).build();
+  EXPECT_TRUE(send(*tap_.port, tagged));
+  std::this_thread::sleep_for(20ms);
+  std::vector<Bytes> ours;
+  while (const auto frame = host.receive())
+    if (is_ours(*frame)) ours.push_back(*frame);
+  EXPECT_EQ(ours, std::vector<Bytes>(1, tagged));
+}
+
+TEST_F(Deliver, TheTargetChangesInPlace) {
+  sh("ip link add br1 type bridge; ip link set br1 up; ip addr flush dev br0; ip addr add 10.0.0.1/24 dev br1");
+  const FileDescriptor host = listen(7000);
+  const Bytes frame = datagram(netdev::mac("br1"), IpAddress::v4(10, 0, 0, 1)).build();
+  EXPECT_TRUE(send(*tap_.port, frame));
+  EXPECT_EQ(received(host), 0u);
+  tap_.deliver->deliver_to(netdev::index("br1"));
+  EXPECT_TRUE(send(*tap_.port, frame));
+  EXPECT_EQ(received(host), 1u);
+  sh("ip link del br1");
+  EXPECT_TRUE(send(*tap_.port, frame)) << "a target that went is no fault of the port";
+}
+
+TEST_F(Deliver, TheHostItselfSendsNothingIntoIt) {
+  EXPECT_THAT(sh("cat /proc/sys/net/ipv6/conf/vxptap/disable_ipv6"), HasSubstr("1"));
+  std::array<Packet, kMaxBurst> packets;
+  std::this_thread::sleep_for(100ms);
+  EXPECT_EQ(tap_.port->rx(0, packets.data(), kMaxBurst), 0u);
+}
+
+// Frames as a guest behind a port hands them in: UDP with a partial checksum, then super-frames.
+TEST_F(Deliver, PartialChecksumsAndSuperFramesArriveWhole) {
+  sh("ip link set br0 address 52:54:00:aa:bb:02; ip addr add 10.9.8.7/32 dev br0; ip route add 10.1.2.0/24 dev br0");
+  const auto offer = [&](const OffloadSpec& spec, bool is_super) {
+    const Bytes frame = spec.partial();
+    Packet packet;
+    ASSERT_EQ(pool_->allocate_large(&packet, 1), 1u);
+    std::memcpy(packet.data, frame.data(), frame.size());
+    packet.length = static_cast<std::uint32_t>(frame.size());
+    packet.offload = spec.meta();
+    if (!is_super) packet.offload.gso_type = OffloadMeta::kGsoNone, packet.offload.segment_size = 0;
+    ASSERT_TRUE(tap_.port->tx_offloads().carries(packet.offload));
+    Packet* one = &packet;
+    ASSERT_EQ(tap_.port->tx(0, &one, 1), 1u);
+  };
+  std::mt19937 random(1);
+  const FileDescriptor host = listen(443);
+  OffloadSpec spec;
+  spec.is_tcp = false;
+  spec.payload = random_bytes(random, 700);
+  offer(spec, false);
+  EXPECT_EQ(received(host), 1u);
+  spec.payload = random_bytes(random, 5000);
+  if (tap_.port->tx_offloads().udp) {
+    offer(spec, true);
+    EXPECT_EQ(received(host), 5u) << "the host's stack takes it apart";
+  }
+  KernelSide bridge("br0");
+  spec.is_tcp = true;
+  spec.payload = random_bytes(random, 30000);
+  offer(spec, true);
+  std::this_thread::sleep_for(20ms);
+  std::size_t longest = 0;
+  while (const auto frame = bridge.receive()) longest = std::max(longest, frame->size());
+  EXPECT_EQ(longest, spec.partial().size()) << "in one piece";
+}
+
+TEST_F(Deliver, NothingIsLeftOnAnOperatorsTap) {
+  tap_ = {};
+  sh("ip tuntap add dev vxptap mode tap");
+  auto c = config("vxptap", PortDriver::kTap);
+  c.deliver_ifindex = netdev::index("br0");
+  for (int i = 0; i < 2; ++i) {
+    tap_ = make_port(c, context());
+    EXPECT_THAT(sh("tc filter show dev vxptap ingress"), HasSubstr(VXP_DELIVER_PROGRAM));
+    tap_ = {};
+    EXPECT_EQ(sh("tc filter show dev vxptap ingress; tc qdisc show dev vxptap clsact"), "");
+  }
+  sh("ip link del vxptap");
+}
+
+}  // namespace
+}  // namespace vx::testkit

@@ -39,7 +39,9 @@ struct FdbEntry {
   [[nodiscard]] bool is_external() const noexcept { return origin == FdbOrigin::kExternal; }
   [[nodiscard]] bool is_static() const noexcept { return (flags & FdbValue::kStatic) != 0; }
   // The dataplane has the same for both.
-  [[nodiscard]] bool looks_like(const FdbEntry& other) const noexcept { return location == other.location && flags == other.flags; }
+  [[nodiscard]] bool looks_like(const FdbEntry& other) const noexcept {
+    return location == other.location && flags == other.flags;
+  }
   friend bool operator==(const FdbEntry&, const FdbEntry&) = default;
 };
 
@@ -59,7 +61,9 @@ struct FdbChange {
   std::optional<FdbEntry> entry;
 };
 
-enum class FdbEventKind : std::uint8_t { kLearned, kMoved, kExpired, kAdded, kDeleted, kRefused, kViolation, kHeld, kReleased };
+enum class FdbEventKind : std::uint8_t {
+  kLearned, kMoved, kExpired, kAdded, kDeleted, kRefused, kViolation, kHeld, kReleased
+};
 struct FdbEvent {
   FdbEventKind kind{};
   std::uint64_t key = 0;

@@ -134,16 +134,6 @@ std::vector<Neighbour> RouteSocket::neighbours(int ifindex) {
   return neighbours;
 }
 
-std::vector<BridgeFdbEntry> RouteSocket::bridge_fdb() {
-  Request request(RTM_GETNEIGH, NLM_F_DUMP);
-  request.extra<ndmsg>().ndm_family = AF_BRIDGE;
-  std::vector<BridgeFdbEntry> entries;
-  talk(request.message(), [&](const nlmsghdr* message) {
-    if (auto entry = parse_bridge_fdb(message)) entries.push_back(std::move(*entry));
-  });
-  return entries;
-}
-
 std::vector<InterfaceIp> RouteSocket::addresses() {
   Request request(RTM_GETADDR, NLM_F_DUMP);
   request.extra<ifaddrmsg>();

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct VxlanInfo {
   std::uint16_t port = 4789;
   std::uint8_t ttl = 0;                    // 0: the host's default
   std::uint8_t tos = 0;                    // 1: inherit
+  std::uint32_t ageing_s = 300;            // of its own FDB; 0: never
   bool learning = true, udp_csum = true, is_external = false;
   friend bool operator==(const VxlanInfo&, const VxlanInfo&) = default;
 };
@@ -91,14 +93,31 @@ struct BridgeVlan {
   std::uint16_t flags = 0;
 };
 
-// One row of a bridge's FDB, or of a vxlan device's own (`dst`).
+// A row of a bridge's FDB or of a vxlan device's own (AF_BRIDGE), as the kernel has it.
 struct BridgeFdbEntry {
-  int ifindex = 0, master = 0;
+  int ifindex = 0;               // the port, or the vxlan device
+  int master = 0;                // the bridge; 0: the device's own table
   MacAddress mac;
-  std::uint16_t vid = 0;    // 0: none
-  std::uint16_t state = 0;  // NUD_*
-  std::uint8_t flags = 0;   // NTF_*
-  std::optional<IpAddress> dst;
+  std::uint16_t vid = 0;         // 0: none
+  std::uint16_t state = 0;       // NUD_*: permanent (local), noarp (static), reachable or stale (learned)
+  std::uint8_t flags = 0;        // NTF_*
+  std::uint32_t ext_flags = 0;   // NTF_EXT_*
+  std::optional<IpAddress> dst;  // vxlan
+  std::optional<std::uint32_t> vni;   // absent: the device's own
+  std::optional<std::uint16_t> port;  // UDP; absent: the device's own
+  std::uint32_t used_s = 0, updated_s = 0;  // ages, whole seconds
+  friend bool operator==(const BridgeFdbEntry&, const BridgeFdbEntry&) = default;
+};
+
+// One write into such a table (fdb_export.h).
+struct BridgeFdbWrite {
+  int ifindex = 0;
+  MacAddress mac;
+  std::uint16_t vid = 0;         // 0: none
+  std::optional<IpAddress> dst;  // present: the vxlan device's own table; absent: the bridge's
+  bool is_static = false;
+  bool is_delete = false;
+  friend bool operator==(const BridgeFdbWrite&, const BridgeFdbWrite&) = default;
 };
 
 // Empty when the message is of another type or lacks what makes it useful.
@@ -106,9 +125,10 @@ struct BridgeFdbEntry {
 [[nodiscard]] std::optional<Neighbour> parse_neighbour(const nlmsghdr* message);
 [[nodiscard]] std::optional<Route> parse_route(const nlmsghdr* message);
 [[nodiscard]] std::optional<InterfaceIp> parse_address(const nlmsghdr* message);
-[[nodiscard]] std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message);
 // A bridge's or bridge port's own message (AF_BRIDGE): settings, VLANs or state changed.
 [[nodiscard]] bool is_bridge_event(const nlmsghdr* message);
+// RTM_NEWNEIGH and RTM_DELNEIGH of family AF_BRIDGE.
+[[nodiscard]] std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message);
 // Ranges expanded.
 [[nodiscard]] std::vector<BridgeVlan> parse_bridge_vlans(const nlmsghdr* message);
 
@@ -148,8 +168,6 @@ class RouteSocket : public KernelNetwork {
   // Of every bridge and bridge port, by ifindex.
   [[nodiscard]] std::map<int, std::vector<BridgeVlan>> all_bridge_vlans();
 
-  [[nodiscard]] std::vector<BridgeFdbEntry> bridge_fdb();
-
   // ---- commands: 0 or an errno ----
   int use_neighbour(int ifindex, const IpAddress& address) override;
   int probe_neighbour(int ifindex, const IpAddress& address) override;
@@ -164,6 +182,18 @@ class RouteSocket : public KernelNetwork {
   [[nodiscard]] int event_fd() const noexcept { return event_fd_; }
   // Hands every waiting event to `on_message`. False: the kernel dropped some (ENOBUFS): ask everything again.
   [[nodiscard]] bool read_events(const OnMessage& on_message);
+
+  // ---- the FDBs of a bridge and of its vxlan device (rtnetlink_fdb.cc) ----
+  // The rows of bridge `bridge`, of its ports' own tables too. A row that comes or goes meanwhile shifts the kernel's
+  // own count: others may be told twice, or not at all. 0 or an errno: the kernel may be asked again.
+  int bridge_fdb(int bridge, const std::function<void(const BridgeFdbEntry&)>& on_entry);
+  // Writes all, in order, many a system call; one that fails does not stop the others. `on_error` gets those that
+  // failed with their errno (ENOENT for a delete of what was gone or had moved; a vxlan device says 0 to the latter).
+  // A learned bridge entry is written as if its frame had come: made, moved, or made young again, but kept static if
+  // it was; 0 also when the port may not learn now (down, blocked by STP), and then nothing is written. Never write
+  // one over a MAC of the bridge's own: the kernel warns in its log. 0 or an errno of the socket.
+  int write_bridge_fdb(std::span<const BridgeFdbWrite> writes,
+                       const std::function<void(std::size_t index, int error)>& on_error);
 
  private:
   // Sends a finished request and hands every message of the answer on. 0 or an errno.

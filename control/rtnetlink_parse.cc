@@ -102,6 +102,7 @@ VxlanInfo vxlan_of(const nlattr* nest) {
   vxlan.port = be16_of(data, IFLA_VXLAN_PORT, vxlan.port);
   vxlan.ttl = u8_of(data, IFLA_VXLAN_TTL, 0);
   vxlan.tos = u8_of(data, IFLA_VXLAN_TOS, 0);
+  if (is_u32(data[IFLA_VXLAN_AGEING])) vxlan.ageing_s = mnl_attr_get_u32(data[IFLA_VXLAN_AGEING]);
   vxlan.learning = u8_of(data, IFLA_VXLAN_LEARNING, 1) != 0;
   vxlan.udp_csum = u8_of(data, IFLA_VXLAN_UDP_CSUM, 1) != 0;
   vxlan.is_external = u8_of(data, IFLA_VXLAN_COLLECT_METADATA, 0) != 0;
@@ -183,25 +184,6 @@ std::optional<Neighbour> parse_neighbour(const nlmsghdr* message) {
   neighbour.state = header->ndm_state;
   neighbour.mac = mac_of(attributes[NDA_LLADDR]);
   return neighbour;
-}
-
-std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message) {
-  if (message->nlmsg_type != RTM_NEWNEIGH && message->nlmsg_type != RTM_DELNEIGH) return std::nullopt;
-  const auto* header = header_of<ndmsg>(message);
-  if (header == nullptr || header->ndm_family != AF_BRIDGE) return std::nullopt;
-  const auto attributes = attributes_of<NDA_MAX + 1, ndmsg>(message);
-  const auto mac = mac_of(attributes[NDA_LLADDR]);
-  if (!mac) return std::nullopt;
-  BridgeFdbEntry entry;
-  entry.ifindex = header->ndm_ifindex;
-  entry.mac = *mac;
-  entry.state = header->ndm_state;
-  entry.flags = header->ndm_flags;
-  entry.dst = address_of(attributes[NDA_DST]);
-  if (is_u32(attributes[NDA_MASTER])) entry.master = static_cast<int>(mnl_attr_get_u32(attributes[NDA_MASTER]));
-  if (attributes[NDA_VLAN] != nullptr && mnl_attr_get_payload_len(attributes[NDA_VLAN]) >= 2)
-    entry.vid = mnl_attr_get_u16(attributes[NDA_VLAN]);
-  return entry;
 }
 
 std::optional<Route> parse_route(const nlmsghdr* message) {

@@ -13,17 +13,27 @@ bool is_dynamic(const BridgeFdbEntry& entry) {
   return (entry.state & (NUD_PERMANENT | NUD_NOARP)) == 0 && (entry.flags & NTF_EXT_LEARNED) == 0;
 }
 
-BridgeFollower::FdbKey BridgeFollower::key_of(const BridgeFdbEntry& entry) {
-  // Of one MAC the vxlan's table has one row, whatever its dst; of the all-zero one a row for each dst.
-  const bool is_flood = entry.mac.is_zero();
-  return {entry.ifindex, entry.dst.has_value(), entry.vid, entry.mac, is_flood ? entry.dst : std::nullopt};
+BridgeFollower::Key BridgeFollower::key_of(const BridgeFdbEntry& entry) {
+  if (!entry.dst) return {entry.master, entry.vid, entry.mac, std::nullopt};
+  return {entry.ifindex, 0, entry.mac, entry.mac.is_zero() ? entry.dst : std::nullopt};
 }
 
 void BridgeFollower::resync() {
+  read_fdb();
+  is_due_ = are_links_due_ = is_fdb_due_ = is_audit_due_ = true;
+}
+
+void BridgeFollower::audit() {
+  if (!std::exchange(is_audit_due_, false)) return;
+  read_fdb();
+  is_due_ = is_fdb_due_ = true;
+}
+
+void BridgeFollower::read_fdb() {
   fdb_.clear();
-  for (auto& entry : kernel_.bridge_fdb())
-    if (!is_dynamic(entry)) fdb_[key_of(entry)] = std::move(entry);
-  is_due_ = are_links_due_ = is_fdb_due_ = true;
+  (void)kernel_.bridge_fdb(0, [&](const BridgeFdbEntry& entry) {
+    if (!is_dynamic(entry)) fdb_[key_of(entry)] = entry;
+  });
 }
 
 void BridgeFollower::on_event(const nlmsghdr* message) {
@@ -34,12 +44,14 @@ void BridgeFollower::on_event(const nlmsghdr* message) {
       return;
     case RTM_NEWNEIGH:
     case RTM_DELNEIGH: {
-      auto entry = parse_bridge_fdb(message);
+      const auto entry = parse_bridge_fdb(message);
       if (!entry) return;
-      const auto key = key_of(*entry);
+      const auto known = fdb_.find(key_of(*entry));
       if (message->nlmsg_type == RTM_NEWNEIGH && !is_dynamic(*entry)) {
-        fdb_[key] = std::move(*entry);
-      } else if (fdb_.erase(key) == 0) {
+        fdb_[key_of(*entry)] = *entry;
+      } else if (known != fdb_.end() && (message->nlmsg_type == RTM_NEWNEIGH || known->second.ifindex == entry->ifindex)) {
+        fdb_.erase(known);
+      } else {
         return;
       }
       is_due_ = is_fdb_due_ = true;

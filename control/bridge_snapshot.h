@@ -4,7 +4,7 @@
 #pragma once
 
 #include <map>
-#include <tuple>
+#include <optional>
 #include <vector>
 
 #include "control/rtnetlink.h"
@@ -24,8 +24,11 @@ class BridgeFollower {
  public:
   explicit BridgeFollower(RouteSocket& kernel) : kernel_(kernel) {}
 
-  // Asks the kernel everything anew: at start, and after it dropped events.
+  // Asks the kernel everything anew: at start, and after it dropped events. While entries come and go a dump may miss
+  // some, so it is asked once more by audit().
   void resync();
+  // To be called a second after a resync, or more often.
+  void audit();
   // Takes note of an event.
   void on_event(const nlmsghdr* message);
   // What was made of the last snapshot is void.
@@ -36,14 +39,22 @@ class BridgeFollower {
   [[nodiscard]] const BridgeSnapshot& snapshot();
 
  private:
-  // One row of `bridge fdb show`: the bridge's and the vxlan's own tables have rows of the same MAC and device.
-  using FdbKey = std::tuple<int, bool, std::uint16_t, MacAddress, std::optional<IpAddress>>;
-  static FdbKey key_of(const BridgeFdbEntry& entry);
+  // A bridge has one row for a VID and MAC, whichever port it names: a move is one event, of the new place alone. A
+  // vxlan device has one for a MAC, and for the all-zero one a row for each VTEP.
+  struct Key {
+    int table = 0;  // the bridge, or the vxlan device
+    std::uint16_t vid = 0;
+    MacAddress mac;
+    std::optional<IpAddress> dst;
+    friend auto operator<=>(const Key&, const Key&) = default;
+  };
+  [[nodiscard]] static Key key_of(const BridgeFdbEntry& entry);
+  void read_fdb();
 
   RouteSocket& kernel_;
-  std::map<FdbKey, BridgeFdbEntry> fdb_;
+  std::map<Key, BridgeFdbEntry> fdb_;
   BridgeSnapshot now_;
-  bool is_due_ = true, are_links_due_ = true, is_fdb_due_ = true;
+  bool is_due_ = true, are_links_due_ = true, is_fdb_due_ = true, is_audit_due_ = false;
 };
 
 }  // namespace vx::control

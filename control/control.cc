@@ -60,9 +60,13 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
   loop_.every(kHousekeepingEvery, [this](Milliseconds now) {
     if (has_takeover() && follower_.is_due()) follow_kernel(now);
     age(now);
+    if (has_takeover()) run_exports(now);
     if (prober_.is_busy()) run_probes(now);
   });
-  loop_.every(kSaveEvery, [this](Milliseconds) { save(); });
+  loop_.every(kSaveEvery, [this](Milliseconds) {
+    save();
+    if (has_takeover()) follower_.audit();
+  });
   try_connect();
 }
 
@@ -106,6 +110,7 @@ void Control::adopt_settings(std::vector<config::Settings> settings) {
     overlay->learner.set_follows_kernel(overlay->is_takeover());
     overlay->learner.set_hold_sink([this, one = overlay.get()](const FdbEvent& event) { on_hold(*one, event); });
     overlay->configure_vteps();
+    if (is_new && overlay->is_takeover()) start_export(*overlay);
     if (is_new) restore_overlay(*overlay);
     overlays_.push_back(std::move(overlay));
   }

@@ -101,6 +101,9 @@ class Control {
   void follow_kernel(Milliseconds now);
   void mirror_fdb(Overlay& overlay, const KernelFdb& wanted);
   void import_learned();
+  void start_export(Overlay& overlay);
+  void run_exports(Milliseconds now);
+  [[nodiscard]] bool does_kernel_forward() const;
   [[nodiscard]] std::string why_bypassed() const;
   void update_fail_open();
   void on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed);

@@ -2,6 +2,7 @@
 // Takeover: the kernel's bridge followed, its FDB mirrored, and who forwards now: vxplane, or the kernel because
 // vxplane could not yet, or was told not to.
 #include <algorithm>
+#include <cstring>
 #include <unordered_map>
 
 #include "control/control.h"
@@ -11,6 +12,7 @@
 namespace vx::control {
 
 namespace {
+constexpr std::size_t kWritesAtOnce = 1000;  // of FDB rows, every 20 ms: some milliseconds' work
 constexpr Milliseconds kResolveTime = 2000;  // after a start the VTEPs' next hops are waited for this long
 }  // namespace
 
@@ -56,9 +58,17 @@ void Control::follow_kernel(Milliseconds now) {
     derive_locals();
     configure_ports();
   }
-  for (const auto& takeover : takeovers_)
-    for (auto& overlay : overlays_)
-      if (takeover.settings && overlay->name() == takeover.settings->vxlan.name) mirror_fdb(*overlay, takeover.fdb);
+  for (const auto& takeover : takeovers_) {
+    for (auto& overlay : overlays_) {
+      if (!takeover.settings || overlay->name() != takeover.settings->vxlan.name) continue;
+      const bool is_anew = overlay->kernel_bridge != takeover.bridge || overlay->kernel_vxlan != takeover.vxlan;
+      overlay->kernel_bridge = takeover.bridge;
+      overlay->kernel_vxlan = takeover.vxlan;
+      overlay->fdb_export->set({takeover.fdb_ageing_s, overlay->settings.bridge.vlan_filtering});
+      if (is_anew) overlay->fdb_export->changed_all();
+      mirror_fdb(*overlay, takeover.fdb);
+    }
+  }
   sync();
 }
 
@@ -102,15 +112,46 @@ void Control::mirror_fdb(Overlay& overlay, const KernelFdb& wanted) {
   overlay.kernel_fdb = wanted;
 }
 
+void Control::start_export(Overlay& overlay) {
+  overlay.fdb_export = std::make_unique<FdbExport>(overlay.learner, [this, &overlay](Location location) -> std::optional<FdbExport::Place> {
+    if (location.is_vtep()) {
+      const auto address = overlay.vteps.address_of(location.index());
+      if (!address || overlay.kernel_vxlan == 0) return std::nullopt;
+      return FdbExport::Place{overlay.kernel_vxlan, *address};
+    }
+    const Link* link = ports_.link_of(ports_.name_of_slot(location.index()));
+    if (link == nullptr || link->master != overlay.kernel_bridge) return std::nullopt;
+    return FdbExport::Place{link->ifindex, std::nullopt};
+  });
+  overlay.fdb_export->pause();
+  overlay.learner.set_on_changed([one = overlay.fdb_export.get()](std::uint64_t key) { one->changed(key); });
+}
+
+bool Control::does_kernel_forward() const { return !client_.is_connected() || !told_fail_open_ || told_fail_open_->bypass != 0; }
+
+void Control::run_exports(Milliseconds now) {
+  const bool is_paused = does_kernel_forward();
+  for (auto& overlay : overlays_) {
+    if (!overlay->fdb_export) continue;
+    if (is_paused != overlay->fdb_export->is_paused()) is_paused ? overlay->fdb_export->pause() : overlay->fdb_export->resume();
+    const auto writes = overlay->fdb_export->take_writes(now, kWritesAtOnce);
+    if (writes.empty()) continue;
+    const int error = kernel_.write_bridge_fdb(writes, [&](std::size_t i, int) { overlay->fdb_export->failed(writes[i], now); });
+    if (error != 0) log_warning(fmt::format("{}: the kernel's FDB: {}", overlay->name(), std::strerror(error)));
+  }
+}
+
 // What the kernel has learned while it forwarded is known when vxplane goes on: nothing is flooded at a switch-over.
 void Control::import_learned() {
-  const auto entries = kernel_.bridge_fdb();
   for (const auto& takeover : takeovers_) {
     const auto at = std::find_if(overlays_.begin(), overlays_.end(), [&](const auto& overlay) {
       return takeover.settings && overlay->name() == takeover.settings->vxlan.name;
     });
     if (at == overlays_.end()) continue;
     Overlay& overlay = **at;
+    overlay.learner.tick(EventLoop::now());
+    std::vector<BridgeFdbEntry> entries;
+    (void)kernel_.bridge_fdb(takeover.bridge, [&](const BridgeFdbEntry& entry) { entries.push_back(entry); });
     std::unordered_map<std::uint64_t, IpAddress> behind;  // the tunnel, by MAC
     for (const auto& entry : entries)
       if (entry.ifindex == takeover.vxlan && entry.dst && !entry.mac.is_zero()) behind.emplace(entry.mac.to_u48(), *entry.dst);

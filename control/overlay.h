@@ -2,6 +2,7 @@
 // One VNI as control knows it: its settings, where its MACs live, its remote VTEPs, what vxctl added.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -9,6 +10,7 @@
 
 #include "config/settings.h"
 #include "control/event_loop.h"
+#include "control/fdb_export.h"
 #include "control/learner.h"
 #include "control/port_manager.h"
 #include "control/state_file.h"
@@ -25,6 +27,8 @@ struct Overlay {
   VtepRegistry vteps;
   std::vector<config::PortSettings> added_ports;  // by vxctl
   std::unordered_map<std::uint64_t, KernelPlace> kernel_fdb;  // takeover: what of the kernel's FDB is mirrored
+  std::unique_ptr<FdbExport> fdb_export;  // takeover: what is learned here is written there
+  int kernel_bridge = 0, kernel_vxlan = 0;  // takeover: their ifindices now
   std::string blocked;                   // why its uplink must not be made (kernel_mirror.h)
   // Ageing: a dump of what is idle, in slices.
   std::uint64_t idle_cursor = 0;

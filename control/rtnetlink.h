@@ -125,8 +125,6 @@ struct BridgeFdbWrite {
 [[nodiscard]] std::optional<Neighbour> parse_neighbour(const nlmsghdr* message);
 [[nodiscard]] std::optional<Route> parse_route(const nlmsghdr* message);
 [[nodiscard]] std::optional<InterfaceIp> parse_address(const nlmsghdr* message);
-// A bridge's or bridge port's own message (AF_BRIDGE): settings, VLANs or state changed.
-[[nodiscard]] bool is_bridge_event(const nlmsghdr* message);
 // RTM_NEWNEIGH and RTM_DELNEIGH of family AF_BRIDGE.
 [[nodiscard]] std::optional<BridgeFdbEntry> parse_bridge_fdb(const nlmsghdr* message);
 // Ranges expanded.
@@ -184,7 +182,7 @@ class RouteSocket : public KernelNetwork {
   [[nodiscard]] bool read_events(const OnMessage& on_message);
 
   // ---- the FDBs of a bridge and of its vxlan device (rtnetlink_fdb.cc) ----
-  // The rows of bridge `bridge`, of its ports' own tables too. A row that comes or goes meanwhile shifts the kernel's
+  // The rows of bridge `bridge` (0: of all bridges), of its ports' own tables too. A row that comes or goes meanwhile shifts the kernel's
   // own count: others may be told twice, or not at all. 0 or an errno: the kernel may be asked again.
   int bridge_fdb(int bridge, const std::function<void(const BridgeFdbEntry&)>& on_entry);
   // Writes all, in order, many a system call; one that fails does not stop the others. `on_error` gets those that

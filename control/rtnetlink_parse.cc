@@ -134,12 +134,6 @@ BridgePortInfo bridge_port_of(const nlattr* nest) {
 
 }  // namespace
 
-bool is_bridge_event(const nlmsghdr* message) {
-  if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return false;
-  const auto* header = header_of<ifinfomsg>(message);
-  return header != nullptr && header->ifi_family == AF_BRIDGE;
-}
-
 std::optional<Link> parse_link(const nlmsghdr* message) {
   if (message->nlmsg_type != RTM_NEWLINK && message->nlmsg_type != RTM_DELLINK) return std::nullopt;
   const auto* header = header_of<ifinfomsg>(message);

@@ -129,6 +129,8 @@ class Reader {
     take("vxlan.hold-port", s_.vxlan.hold_port, false);  // its own device has the port
     take("vxlan.mtu", s_.vxlan.mtu, static_cast<std::uint16_t>(std::min({bridge_->mtu, vxlan_->mtu, 65535u})));
     s_.vxlan.flags = flags_of(port);
+    result_.fdb_ageing_s = bridge_->bridge->ageing_cs / 100;
+    if (info.ageing_s != 0) result_.fdb_ageing_s = std::min(result_.fdb_ageing_s, info.ageing_s);
     if (file_.given.count("vxlan.vxlan-remoteip") == 0) read_remotes();
   }
 
@@ -176,8 +178,10 @@ class Reader {
     if (way == nullptr && s_.vxlan.local)
       for (const auto& address : network_.addresses())
         if (address.address == *s_.vxlan.local) way = link(address.ifindex);
+    // An address on a loopback or dummy device says nothing of the NIC: a route to a remote will.
+    if (way != nullptr && (way->name == "lo" || way->kind == "dummy")) way = nullptr;
     if (way == nullptr && file_.given.count("underlay.device") == 0)
-      return refuse(fmt::format("takeover: {}: no remote has a route, so the underlay device is not known", vxlan_->name));
+      return refuse(fmt::format("takeover: {}: no remote has a route yet, so the underlay device is not known", vxlan_->name));
     if (way == nullptr) return;
     take("underlay.mtu", s_.underlay.mtu, static_cast<std::uint16_t>(std::min(way->mtu, 65535u)));
     const Link* nic = way->kind == "vlan" ? link(way->lower) : way;

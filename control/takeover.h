@@ -28,6 +28,7 @@ struct Takeover {
   std::vector<std::string> problems;         // one line each; with `settings`: what the operator should know
   KernelFdb fdb;                             // static, permanent and external entries
   int bridge = 0, vxlan = 0;                 // ifindex; 0: not there
+  std::uint32_t fdb_ageing_s = 0;            // the shorter of the bridge's and the vxlan device's; 0: neither ages
 };
 
 // `file`: what a configuration file gives (mode kTakeover), or a default one with bridge.takeover set.

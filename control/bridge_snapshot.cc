@@ -69,7 +69,8 @@ const BridgeSnapshot& BridgeFollower::snapshot() {
   }
   if (std::exchange(is_fdb_due_, false)) {
     now_.fdb.clear();
-    for (const auto& [key, entry] : fdb_) now_.fdb.push_back(entry);
+    for (const auto& [key, entry] : fdb_)
+      if (!is_ours_ || !is_ours_(entry)) now_.fdb.push_back(entry);
   }
   return now_;
 }

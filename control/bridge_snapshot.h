@@ -3,6 +3,7 @@
 // somebody set (learned ones come and go by the thousand and are not kept). One thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -29,6 +30,8 @@ class BridgeFollower {
   void resync();
   // To be called a second after a resync, or more often.
   void audit();
+  // Rows for which it is true are our own writes, not the kernel's word.
+  void set_is_ours(std::function<bool(const BridgeFdbEntry&)> is_ours) { is_ours_ = std::move(is_ours); }
   // Takes note of an event.
   void on_event(const nlmsghdr* message);
   // What was made of the last snapshot is void.
@@ -52,6 +55,7 @@ class BridgeFollower {
   void read_fdb();
 
   RouteSocket& kernel_;
+  std::function<bool(const BridgeFdbEntry&)> is_ours_;
   std::map<Key, BridgeFdbEntry> fdb_;
   BridgeSnapshot now_;
   bool is_due_ = true, are_links_due_ = true, is_fdb_due_ = true, is_audit_due_ = false;

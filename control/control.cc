@@ -27,6 +27,10 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
       prober_([this](const IpAddress& vtep, const ProbeShot& shot, ProbeId id) { return send_probe(vtep, shot, id); },
               std::random_device{}()),
       started_at_(EventLoop::now()) {
+  follower_.set_is_ours([this](const BridgeFdbEntry& row) {
+    return std::any_of(overlays_.begin(), overlays_.end(),
+                       [&](const auto& overlay) { return overlay->fdb_export && overlay->fdb_export->wrote(row); });
+  });
   stored_ = read_state(run_dir_ + kStateName, state_problems_);
   is_bypassed_ = stored_.is_bypassed;
   for (const auto& problem : state_problems_) log_warning(problem);
@@ -264,6 +268,7 @@ void Control::on_connected() {
     for (auto& overlay : overlays_) take_over_vteps(*overlay);
   configure_ports();
   for (const auto& info : installer_.ports_read_back()) ports_.adopt(info);
+  mirror_fdbs();
   for (auto& overlay : overlays_) {
     if (installer_.overlays().contains(overlay->index)) {
       read_fdb(*overlay, is_first);

@@ -99,6 +99,7 @@ class Control {
   // takeover (control_takeover.cc)
   [[nodiscard]] std::vector<config::Settings> read_kernel();
   void follow_kernel(Milliseconds now);
+  void mirror_fdbs();
   void mirror_fdb(Overlay& overlay, const KernelFdb& wanted);
   void import_learned();
   void start_export(Overlay& overlay);

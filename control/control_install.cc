@@ -119,7 +119,10 @@ void Control::run_port_actions() {
     if (!is_used) ports_.release_slot(slot);
   }
   for (const PortIndex slot : ports_.take_filled()) {
-    for (auto& overlay : overlays_) overlay->learner.mark_dirty(Location::port(slot));
+    for (auto& overlay : overlays_) {
+      overlay->learner.mark_dirty(Location::port(slot));
+      if (overlay->fdb_export) overlay->fdb_export->changed_at(Location::port(slot));
+    }
   }
   for (const auto& [name, port] : ports_.ports())
     if (Overlay* overlay = overlay_at(port.wanted.config.overlay))

@@ -58,6 +58,11 @@ void Control::follow_kernel(Milliseconds now) {
     derive_locals();
     configure_ports();
   }
+  mirror_fdbs();
+  sync();
+}
+
+void Control::mirror_fdbs() {
   for (const auto& takeover : takeovers_) {
     for (auto& overlay : overlays_) {
       if (!takeover.settings || overlay->name() != takeover.settings->vxlan.name) continue;
@@ -69,7 +74,6 @@ void Control::follow_kernel(Milliseconds now) {
       mirror_fdb(*overlay, takeover.fdb);
     }
   }
-  sync();
 }
 
 // Entries that somebody set in the kernel's FDB: present here as there.

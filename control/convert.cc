@@ -24,9 +24,11 @@ std::uint8_t flags_of(const config::PortFlags& flags) {
                                    (flags.broadcast_flood ? 0 : protocol::kNoBroadcastFlood));
 }
 
-// Learned and operator's entries, and an eighth for stale ones that are not yet swept.
+// Learned and operator's entries, and an eighth for stale ones that are not yet swept; with takeover as many more,
+// which a routing daemon put into the kernel's FDB.
 std::uint32_t capacity_of(const config::BridgeSettings& bridge) {
-  return bridge.fdb_max_learned + bridge.fdb_max_learned / 8 +
+  const std::uint32_t external = bridge.takeover.empty() ? 0 : bridge.fdb_max_learned;
+  return external + bridge.fdb_max_learned + bridge.fdb_max_learned / 8 +
          static_cast<std::uint32_t>(Learner::kMaxOperatorEntries);
 }
 

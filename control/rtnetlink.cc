@@ -71,7 +71,7 @@ RouteSocket::RouteSocket() : requests_(open_socket()), events_(open_socket()) {
   setsockopt(mnl_socket_get_fd(requests_), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   event_fd_ = mnl_socket_get_fd(events_);
   fcntl(event_fd_, F_SETFL, fcntl(event_fd_, F_GETFL) | O_NONBLOCK);
-  const int size = 1 << 20;
+  const int size = 8 << 20;  // some ten thousand events: a burst of FDB entries, our own writes included
   setsockopt(event_fd_, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
   for (int group : {RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
                     RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE})

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/tc_ingress.h"
 
+#include <array>
 #include <cerrno>
 #include <stdexcept>
 
@@ -12,6 +13,14 @@ namespace {
 // Where our filter sits: first of all, so that nothing acts on frames that we take.
 constexpr std::uint32_t kHandle = 1;
 constexpr std::uint32_t kPriority = 1;
+
+// From Linux 6.6 on; the headers of Debian 12 do not have them.
+constexpr auto kTcxIngress = static_cast<bpf_attach_type>(46);  // BPF_TCX_INGRESS
+constexpr __u32 kBefore = 1U << 3;                              // BPF_F_BEFORE all others
+
+void refuse_living(const std::string& netdev, const BpfProgram& program) {
+  if (somebody_beats(program)) throw std::runtime_error(netdev + ": another running vxplane takes its frames; stop that first");
+}
 
 bpf_tc_opts filter() noexcept {
   bpf_tc_opts opts{};
@@ -52,11 +61,30 @@ int program_of(const bpf_object* object, const char* name) {
   return ::bpf_program__fd(program);
 }
 
-TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd) {
+TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind) {
   const QuietLibbpf quiet;
   hook_.sz = sizeof hook_;
   hook_.ifindex = static_cast<int>(ifindex);
   hook_.attach_point = BPF_TC_INGRESS;
+  if (kind == Kind::kClsact || !attach_link(netdev, name, program_fd)) attach_filter(netdev, name, program_fd);
+}
+
+// False: this kernel has no TCX. A dead vxplane's link goes by itself, a living one's is no leftover.
+bool TcIngress::attach_link(const std::string& netdev, const std::string& name, int program_fd) {
+  std::array<__u32, 64> ids{};
+  __u32 count = ids.size();
+  if (::bpf_prog_query(hook_.ifindex, kTcxIngress, 0, nullptr, ids.data(), &count) != 0) return false;
+  for (__u32 i = 0; i < count; ++i)
+    if (const BpfProgram program = open_bpf_program(ids[i]); program.name == name) refuse_living(netdev, program);
+  bpf_link_create_opts opts{};
+  opts.sz = sizeof opts;
+  opts.flags = kBefore;
+  link_ = FileDescriptor(::bpf_link_create(program_fd, hook_.ifindex, kTcxIngress, &opts));
+  if (!link_) throw_errno(netdev, "cannot attach " + name + " to its ingress");
+  return true;
+}
+
+void TcIngress::attach_filter(const std::string& netdev, const std::string& name, int program_fd) {
   const int error = ::bpf_tc_hook_create(&hook_);
   if (error != 0 && error != -EEXIST) {
     errno = -error;
@@ -75,6 +103,7 @@ TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std
 }
 
 TcIngress::~TcIngress() {
+  if (link_) return;
   const QuietLibbpf quiet;
   remove();
 }
@@ -87,7 +116,7 @@ bool TcIngress::is_leftover(const std::string& netdev, const std::string& name) 
   if (program.name != name)
     throw std::runtime_error(netdev + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
                              "'); move it with `tc filter`");
-  if (somebody_beats(program)) throw std::runtime_error(netdev + ": another running vxplane takes its frames; stop that first");
+  refuse_living(netdev, program);
   return true;
 }
 

@@ -28,17 +28,23 @@ void load_bpf_object(const std::string& netdev, bpf_object* object);
 
 class TcIngress {
  public:
+  // A TCX link where the kernel has those (Linux 6.6): it goes with the process, and touches no qdisc, for adding and
+  // removing one stops what is sent for milliseconds and keeps others from having theirs. Else a filter of clsact.
+  enum class Kind { kBest, kClsact };
   // Attaches `program_fd`, whose program's name is `name`, in place of a leftover of that name for which nobody beats.
   // Throws std::runtime_error or std::system_error.
-  TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd);
+  TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind = Kind::kBest);
   ~TcIngress();  // detaches; removes the clsact qdisc when it was ours
   TcIngress(const TcIngress&) = delete;
   TcIngress& operator=(const TcIngress&) = delete;
 
  private:
+  [[nodiscard]] bool attach_link(const std::string& netdev, const std::string& name, int program_fd);
+  void attach_filter(const std::string& netdev, const std::string& name, int program_fd);
   [[nodiscard]] bool is_leftover(const std::string& netdev, const std::string& name) const;
   void remove() noexcept;
 
+  FileDescriptor link_;  // empty: a filter
   bpf_tc_hook hook_{};
   bool made_qdisc_ = false;
 };

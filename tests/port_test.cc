@@ -6,8 +6,8 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -18,6 +18,7 @@
 #include <sstream>
 #include <thread>
 
+#include "dataplane/tc_ingress.h"
 #include "tests/port_testkit.h"
 
 namespace vx {
@@ -390,19 +391,48 @@ TEST_F(NetdevTest, ADeadWorkersQueueIsTheKernelsAndTheOthersAreOurs) {
   EXPECT_EQ(exits[VXP_TAKE_STALE], 200 - ours);
 }
 
+// Programs of ours on the netdev's ingress, by link and by filter.
+unsigned programs_on(const std::string& netdev) {
+  std::array<__u32, 8> ids{};
+  __u32 count = ids.size();
+  unsigned ours = 0;
+  if (::bpf_prog_query(static_cast<int>(netdev::index(netdev)), static_cast<bpf_attach_type>(46 /* BPF_TCX_INGRESS */), 0, nullptr, ids.data(), &count) == 0)
+    for (__u32 i = 0; i < count; ++i) ours += open_bpf_program(ids[i]).name == VXP_TC_PROGRAM ? 1 : 0;
+  return ours + (sh("tc filter show dev " + netdev + " ingress").find(VXP_TC_PROGRAM) != std::string::npos ? 1 : 0);
+}
+
 TEST_F(NetdevTest, NothingIsLeftAfterACleanStop) {
   { const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
-    EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr(VXP_TC_PROGRAM));
+    EXPECT_EQ(programs_on("vxa"), 1u);
     EXPECT_THAT(sh("ip -d link show vxa"), HasSubstr("promiscuity 1")); }
-  EXPECT_EQ(sh("tc qdisc show dev vxa clsact; tc filter show dev vxa ingress"), "");
+  EXPECT_EQ(programs_on("vxa"), 0u);
+  EXPECT_EQ(sh("tc qdisc show dev vxa clsact"), "");
   EXPECT_THAT(sh("ip -d link show vxa"), HasSubstr("promiscuity 0"));
 }
 
-TEST_F(NetdevTest, LeftoverFilterIsReplacedAndGoesWithTheNextCleanStop) {
+TEST_F(NetdevTest, ACrashedRunsProgramsAreReplacedAndNothingStays) {
   run_and_crash(PortDriver::kNetdev);
+  { const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+    EXPECT_EQ(programs_on("vxa"), 1u); }
+  EXPECT_EQ(programs_on("vxa"), 0u);
+}
+
+// Kernels without TCX.
+TEST_F(NetdevTest, AClsactFilterReplacesALeftoverAndTakesTheQdiscAway) {
+  const BpfObject object = open_bpf_object("vxa", bpf_directory(), VXP_TC_OBJECT);
+  load_bpf_object("vxa", object.get());
+  const int program = program_of(object.get(), VXP_TC_PROGRAM);
+  const auto attach = [&] { return std::make_unique<TcIngress>("vxa", netdev::index("vxa"), VXP_TC_PROGRAM, program, TcIngress::Kind::kClsact); };
+  static std::unique_ptr<TcIngress> leftover;  // as of a crashed run: never taken off
+  leftover = attach();
   EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr(VXP_TC_PROGRAM));
-  { const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context()); }
-  EXPECT_EQ(sh("tc filter show dev vxa ingress"), "");
+  { const auto second = attach();
+    EXPECT_EQ(programs_on("vxa"), 1u); }
+  EXPECT_EQ(sh("tc qdisc show dev vxa clsact; tc filter show dev vxa ingress"), "");
+  leftover.reset();
+  sh("tc qdisc add dev vxa clsact; tc filter add dev vxa ingress prio 1 handle 1 matchall action ok");
+  EXPECT_THROW((void)attach(), std::runtime_error) << "somebody else's";
+  EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr("matchall"));
 }
 
 TEST_F(NetdevTest, FramesLargerThanABufferComeWhole) {

@@ -44,7 +44,7 @@ TEST_P(BothWays, EveryFrameGoesExactlyOneWayWhileBypassIsToggled) {
   EXPECT_EQ(total(reply, VXP_TAKE_TAKEN), reply.totals.received) << "nothing else comes in";
   EXPECT_TRUE(reply.totals.balances());
 }
-INSTANTIATE_TEST_SUITE_P(Queues, BothWays, testing::Values(1u, 2u), [](const auto& info) { return std::to_string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Queues, BothWays, testing::Values(1u, 2u), [](const auto& how) { return std::to_string(how.param); });
 
 TEST_F(TakeoverTest, AttachArmDetachAndStopLoseAndDoubleNothing) {
   Traffic there("vxb", "vxd", kGuestMac, kFarMac, 100us), back("vxd", "vxb", kFarMac, kGuestMac, 100us);
@@ -84,6 +84,102 @@ TEST_F(TakeoverTest, PortsThatGoWhileArmedLoseNothing) {
   back.stop();
   EXPECT_EQ(there.lost() + back.lost(), 0u) << "of " << there.sent() + back.sent();
   EXPECT_EQ(there.doubled() + back.doubled(), 0u);
+}
+
+// The kernel's vxlan device on vxu stands by for the underlay, in whose far end vxw the other VTEP speaks VXLAN.
+class UnderlayTest : public TakeoverTest {
+ protected:
+  void SetUp() override {
+    TakeoverTest::SetUp();
+    if (IsSkipped()) return;
+    sh("ip link add vxu type veth peer name vxw && ip link set vxu up && ip link set vxw up");
+    sh("ethtool -K vxu tx off && ethtool -K vxw tx off && ip addr add 10.1.1.1/24 dev vxu"
+       " && ip neigh add 10.1.1.2 lladdr " + to_string(netdev::mac("vxw")) + " dev vxu nud permanent"
+       " && ip link add vx0 type vxlan id 1000 local 10.1.1.1 remote 10.1.1.2 dstport 4789 dev vxu"
+       " && sysctl -qw net.ipv6.conf.vx0.disable_ipv6=1 && ip link set vx0 master br0 up && ip link del vxc");
+  }
+  void TearDown() override {
+    stop_dataplane();
+    sh("ip link del vx0; ip link del vxu");
+    TakeoverTest::TearDown();
+  }
+  static std::string to_string(const MacAddress& mac) {
+    std::array<char, 18> text;
+    const auto& b = mac.bytes;
+    (void)std::snprintf(text.data(), text.size(), "%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
+    return text.data();
+  }
+  static Tunnel from_peer() {
+    FrameBuilder outer;
+    outer.eth(netdev::mac("vxu"), netdev::mac("vxw")).ipv4(kPeer, kLocal).udp(50000, kVxlanPort).no_checksum().vxlan(1000);
+    return {outer, 0};
+  }
+  void take_underlay_and_port() {
+    auto underlay = config("vxu", PortDriver::kAfXdp);
+    underlay.role = protocol::PortRole::kUnderlay;
+    underlay.attach_xdp_take_all = 0;
+    board_->add_port(underlay);
+    auto overlay = board_->overlays().front();
+    overlay.local = kLocal;
+    board_->set_overlay(overlay);
+    protocol::UnderlayConfig c;
+    (void)protocol::set_text(c.port, "vxu");
+    c.mtu = 1500;
+    c.hold_port = 0;
+    c.takeover = 1;
+    c.mac = netdev::mac("vxu");
+    c.local_count = 1;
+    c.local[0] = kLocal;
+    board_->set_underlay(c);
+    protocol::VtepConfig vtep;
+    vtep.overlay = vtep.index = 0;
+    vtep.address = kPeer;
+    vtep.flood = vtep.resolved = 1;
+    vtep.next_hop = netdev::mac("vxw");
+    board_->set_vteps(std::span(&vtep, 1));
+    board_->add_port(taken("vxa"));
+  }
+  static inline const IpAddress kLocal = IpAddress::v4(10, 1, 1, 1), kPeer = IpAddress::v4(10, 1, 1, 2);
+};
+
+TEST_F(UnderlayTest, EveryFrameOfTheTunnelGoesExactlyOneWayWhileBypassIsToggled) {
+  start_dataplane();
+  take_underlay_and_port();
+  Traffic in("vxw", "vxb", kFarMac, kGuestMac, 60us, from_peer()), out("vxb", "vxw", kGuestMac, kFarMac, 60us, {{}, 50});
+  std::mt19937 random(3);
+  for (unsigned i = 0; i < 400; ++i) {
+    bypass(i % 2 != 0);
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 6000));
+  }
+  in.stop();
+  out.stop();
+  for (const Traffic* t : {&in, &out}) {
+    EXPECT_GT(t->sent(), 1000u);
+    EXPECT_EQ(t->lost(), 0u) << "of " << t->sent();
+    EXPECT_EQ(t->doubled(), 0u) << "of " << t->sent();
+  }
+  const auto reply = board_->stats().reply;
+  EXPECT_GT(reply.xdp[VXP_EXIT_REDIRECTED], 200u);
+  EXPECT_GT(reply.xdp[VXP_EXIT_BYPASS], 200u);
+  EXPECT_TRUE(reply.totals.balances());
+}
+
+// A veth of its own kind: the driver drops what is in its ring when XDP goes.
+TEST_F(UnderlayTest, AStartAndAStopOfTheUnderlayLoseNoPing) {
+  Traffic in("vxw", "vxb", kFarMac, kGuestMac, 1000us, from_peer()), out("vxb", "vxw", kGuestMac, kFarMac, 1000us, {{}, 50});
+  for (int round = 0; round < 5; ++round) {
+    start_dataplane();
+    take_underlay_and_port();
+    bypass(false);
+    std::this_thread::sleep_for(50ms);
+    EXPECT_GT(board_->stats().reply.xdp[VXP_EXIT_REDIRECTED], 0u);
+    stop_dataplane();
+  }
+  in.stop();
+  out.stop();
+  EXPECT_EQ(in.lost(), 0u) << "of " << in.sent();
+  EXPECT_EQ(out.lost(), 0u) << "of " << out.sent();
+  EXPECT_EQ(in.doubled() + out.doubled(), 0u);
 }
 
 // The worker is stopped as by SIGSTOP: inside a signal handler.
@@ -261,7 +357,9 @@ TEST_F(Deliver, NothingIsLeftOnAnOperatorsTap) {
   c.deliver_ifindex = netdev::index("br0");
   for (int i = 0; i < 2; ++i) {
     tap_ = make_port(c, context());
-    EXPECT_THAT(sh("tc filter show dev vxptap ingress"), HasSubstr(VXP_DELIVER_PROGRAM));
+    const FileDescriptor host = listen(7000);
+    EXPECT_TRUE(send(*tap_.port, datagram(netdev::mac("br0"), IpAddress::v4(10, 0, 0, 1)).build()));
+    EXPECT_EQ(received(host), 1u);
     tap_ = {};
     EXPECT_EQ(sh("tc filter show dev vxptap ingress; tc qdisc show dev vxptap clsact"), "");
   }

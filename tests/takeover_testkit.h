@@ -18,13 +18,19 @@
 
 namespace vx::testkit {
 
+// What stands in front of frames where they are sent, and how many bytes do where they arrive.
+struct Tunnel {
+  std::optional<FrameBuilder> outer;
+  std::size_t outer_bytes = 0;
+};
+
 // Numbered frames from one guest to the other; how often each arrived.
 class Traffic {
  public:
   // `gap`: between two frames; at most kInFlight are under way.
   Traffic(const std::string& from, const std::string& to, MacAddress source, MacAddress destination,
-          std::chrono::microseconds gap)
-      : sender_(open(from)), receiver_(open(to)), source_(source), destination_(destination), gap_(gap) {
+          std::chrono::microseconds gap, const Tunnel& tunnel = {})
+      : sender_(open(from)), receiver_(open(to)), source_(source), destination_(destination), gap_(gap), tunnel_(tunnel) {
     receiving_ = std::thread([this] { receive(); });
     sending_ = std::thread([this] { send(); });
   }
@@ -79,9 +85,11 @@ class Traffic {
 
   void send() {
     std::vector<Bytes> frames;
-    for (unsigned flow = 0; flow < kFlows; ++flow)
+    for (unsigned flow = 0; flow < kFlows; ++flow) {
       frames.push_back(FrameBuilder().eth(destination_, source_).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2))
-                           .udp(static_cast<std::uint16_t>(5000 + flow), 9999).payload(40).build());
+                           .udp(static_cast<std::uint16_t>(5000 + flow), 9999).no_checksum().payload(40).build());
+      if (tunnel_.outer) frames.back() = FrameBuilder(*tunnel_.outer).raw(frames.back()).build();
+    }
     auto next = std::chrono::steady_clock::now();
     auto last_news = next;
     for (std::uint32_t arrived = 0; is_sending_ && sent_ < kMost;) {
@@ -110,7 +118,10 @@ class Traffic {
     while (is_receiving_) {
       (void)::poll(&waiting, 1, 5);
       for (ssize_t n = 0; (n = ::recv(receiver_.get(), frame.data(), frame.size(), MSG_DONTWAIT)) >= 0;) {
-        if (n < 60 || !std::equal(source_.bytes.begin(), source_.bytes.end(), frame.begin() + 6)) continue;
+        const std::size_t at = tunnel_.outer_bytes;
+        if (n < static_cast<ssize_t>(at + 60) ||
+            !std::equal(source_.bytes.begin(), source_.bytes.end(), frame.begin() + static_cast<std::ptrdiff_t>(at) + 6))
+          continue;
         std::uint32_t number = 0;
         std::memcpy(&number, frame.data() + n - static_cast<ssize_t>(sizeof number), sizeof number);
         if (number >= kMost) continue;
@@ -125,6 +136,7 @@ class Traffic {
   FileDescriptor sender_, receiver_;
   MacAddress source_, destination_;
   std::chrono::microseconds gap_;
+  Tunnel tunnel_;
   std::atomic<bool> is_sending_{true}, is_receiving_{true};
   std::atomic<std::uint32_t> sent_{0}, arrived_{0};
   std::uint32_t forgiven_ = 0, late_ = 0;

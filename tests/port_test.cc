@@ -430,9 +430,11 @@ TEST_F(NetdevTest, AClsactFilterReplacesALeftoverAndTakesTheQdiscAway) {
     EXPECT_EQ(programs_on("vxa"), 1u); }
   EXPECT_EQ(sh("tc qdisc show dev vxa clsact; tc filter show dev vxa ingress"), "");
   leftover.reset();
-  sh("tc qdisc add dev vxa clsact; tc filter add dev vxa ingress prio 1 handle 1 matchall action ok");
-  EXPECT_THROW((void)attach(), std::runtime_error) << "somebody else's";
-  EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr("matchall"));
+  const BpfObject other = open_bpf_object("vxa", bpf_directory(), VXP_DELIVER_OBJECT);
+  load_bpf_object("vxa", other.get());
+  const TcIngress foreign("vxa", netdev::index("vxa"), VXP_DELIVER_PROGRAM, program_of(other.get(), VXP_DELIVER_PROGRAM), TcIngress::Kind::kClsact);
+  EXPECT_THROW((void)attach(), std::runtime_error) << "another program's place";
+  EXPECT_THAT(sh("tc filter show dev vxa ingress"), HasSubstr(VXP_DELIVER_PROGRAM));
 }
 
 TEST_F(NetdevTest, FramesLargerThanABufferComeWhole) {

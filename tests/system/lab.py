@@ -237,19 +237,29 @@ class Cable:
         return port
 
 
-def compile_bpf(name, *defines):
-    """NAME.bpf.c of this folder; the object's path (kept under the build directory)."""
+def _compiled(file_name, suffix, *command):
+    """What `command` makes of a source of this folder; its path (kept under the build directory)."""
     folder = os.path.join(REPOSITORY, "build", "system")
     os.makedirs(folder, exist_ok=True)
-    source = os.path.join(HERE, f"{name}.bpf.c")
+    source = os.path.join(HERE, file_name)
     with open(source, "rb") as file:
-        digest = hashlib.sha256(file.read() + repr(defines).encode()).hexdigest()[:12]
-    target = os.path.join(folder, f"{name}-{digest}.o")
+        digest = hashlib.sha256(file.read() + repr(command).encode()).hexdigest()[:12]
+    target = os.path.join(folder, f"{file_name.split('.')[0]}-{digest}{suffix}")
     if not os.path.exists(target):
         part = f"{target}.{os.getpid()}"
-        run("clang", "-O2", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", *defines, "-c", source, "-o", part)
+        run(*command, source, "-o", part, seconds=60)
         os.rename(part, target)
     return target
+
+
+def compile_bpf(name, *defines):
+    """NAME.bpf.c of this folder; the object's path."""
+    return _compiled(f"{name}.bpf.c", ".o", "clang", "-O2", "-target", "bpf", f"-I/usr/include/{os.uname().machine}-linux-gnu", *defines, "-c")
+
+
+def compile_c(name):
+    """NAME.c of this folder; the program's path."""
+    return _compiled(f"{name}.c", "", "cc", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 def tag_edge(namespace, device, vlan, pcp=0, pass_others=False):

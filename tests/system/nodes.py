@@ -212,6 +212,15 @@ class VxplaneNode(Node):
                 setattr(self, name, None)
         return code
 
+    def revive(self):
+        """Lets run again what stands still, and starts what has ended."""
+        for name in ("dataplane", "control"):
+            process = getattr(self, name)
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+            else:
+                getattr(self, f"start_{name}")()
+
     def close(self):
         for process in self.processes():
             with contextlib.suppress(ProcessLookupError):

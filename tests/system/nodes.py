@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two kinds of node of the system tests, with one interface.
+"""The kinds of node of the system tests, with one interface.
 
 A node has `namespace`, `number` (n: underlay 172.18.1.n and fd18::n, host address 192.0.2.n on the same NIC), `adopt(port)`
 (a guest's netdev joins the bridge), `fdb()` (what it knows, in the form of `bridge -j fdb`), `show_logs()`.
@@ -7,14 +7,12 @@ A node has `namespace`, `number` (n: underlay 172.18.1.n and fd18::n, host addre
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
 import time
 
 from cases import Failed, eventually
-from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, Lab, Wire, binary, run, tag_edge
+from instance import Instance
+from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, Lab, Wire, tag_edge
 
 VNI = 1000
 
@@ -62,12 +60,22 @@ class KernelNode(Node):
         if self.vlan:
             tag_edge(ns, UNDERLAY_DEVICE, self.vlan)
         self.address(host=not self.vlan)
+        self.remotes, self.csum = remotes, csum
+        self.make_bridge()
+        self.make_tunnel()
+
+    def make_bridge(self):
+        ns = self.namespace
         ns.ip("link", "add", "mainvx", "mtu", OVERLAY_MTU, "type", "bridge", "ageing_time", self.ageing * 100, "mcast_snooping", "0")
         ns.run("sysctl", "-qw", "net.ipv6.conf.mainvx.disable_ipv6=1")
-        self.add_vxlan("vxlan_mainvx", self.vni, csum=csum)
-        ns.ip("link", "set", "vxlan_mainvx", "mtu", OVERLAY_MTU, "master", "mainvx", "up")
-        ns.ip("link", "set", "mainvx", "mtu", OVERLAY_MTU, "up")
-        for remote in remotes:
+        ns.ip("link", "set", "mainvx", "up")
+
+    def make_tunnel(self):
+        """The vxlan device, as a port of the bridge, with its remotes."""
+        self.add_vxlan("vxlan_mainvx", self.vni, csum=self.csum)
+        self.namespace.ip("link", "set", "vxlan_mainvx", "mtu", OVERLAY_MTU, "master", "mainvx", "up")
+        self.namespace.ip("link", "set", "mainvx", "mtu", OVERLAY_MTU)
+        for remote in self.remotes:
             self.add_remote(self.vtep_of(remote))
 
     def add_vxlan(self, name, vni, csum=True):
@@ -81,13 +89,17 @@ class KernelNode(Node):
     def adopt(self, port):
         self.namespace.ip("link", "set", port, "master", "mainvx")
 
-    def fdb(self):
+    def kernel_fdb(self, mac=None):
+        """What `bridge fdb show` knows, of one MAC or all, permanent entries left out."""
         done = self.namespace.run("bridge", "-json", "-statistics", "fdb", "show")
-        return [entry for entry in json.loads(done.stdout or "[]") if entry.get("state") != "permanent"]
+        return [entry for entry in json.loads(done.stdout or "[]") if entry.get("state") != "permanent" and mac in (None, entry["mac"])]
 
-    def place_of(self, guest):
-        """Where this node thinks the guest is: ("port", NAME), ("vtep", ADDRESS) or None."""
-        entries = [entry for entry in self.fdb() if entry["mac"] == guest.mac]
+    def fdb(self):
+        return self.kernel_fdb()
+
+    def kernel_place(self, mac):
+        """Where the kernel thinks a MAC is: ("port", NAME), ("vtep", ADDRESS) or None."""
+        entries = self.kernel_fdb(mac)
         # The bridge decides the port; the vxlan's own table, which may lag, the VTEP behind it.
         for entry in entries:
             if entry.get("master") == "mainvx" and "dst" not in entry:
@@ -96,6 +108,10 @@ class KernelNode(Node):
                 return next((("vtep", other["dst"]) for other in entries if "dst" in other), None)
         return None
 
+    def place_of(self, guest):
+        """Where this node thinks the guest is, in the same words."""
+        return self.kernel_place(guest.mac)
+
     def wait_ready(self):
         pass
 
@@ -103,18 +119,15 @@ class KernelNode(Node):
         pass
 
 
-class VxplaneNode(Node):
+class VxplaneNode(Instance, Node):
     """A host with vxplane-dataplane and vxplane-control. `settings`: {section: {key: value or [values]}} over the defaults
     below; `ports`: lines of [port]. `xdp_device`: the NIC is the kernel's too (vtep-address = kernel) unless `own`."""
 
     def __init__(self, lab, name, number, wire, remotes=(), own=False, ports=(), settings=None, dataplane_flags=(), start=True, **options):
         super().__init__(lab, name, number, wire, **options)
         self.remotes, self.own, self.ports, self.settings = remotes, own, list(ports), settings or {}
-        self.dataplane_flags = list(dataplane_flags)
-        self.run_dir = os.path.join(lab.directory, f"{name}{number}")
-        os.makedirs(self.run_dir, mode=0o755, exist_ok=True)
+        self.prepare_instance(dataplane_flags)
         self.address(vtep=not own)
-        self.dataplane = self.control = None
         self.extra_configs = []
         self.write_config()
         if start:
@@ -123,7 +136,7 @@ class VxplaneNode(Node):
     # ---- configuration ----
 
     def config_path(self, name="vxplane.conf"):
-        return os.path.join(self.run_dir, name)
+        return f"{self.run_dir}/{name}"
 
     def effective_settings(self):
         sections = {
@@ -141,19 +154,8 @@ class VxplaneNode(Node):
         return sections
 
     def write_config(self, path=None, sections=None, ports=None):
-        lines = []
-        for section, values in (sections or self.effective_settings()).items():
-            lines.append(f"[{section}]")
-            for key, value in values.items():
-                lines += [f"{key} = {item}" for item in (value if isinstance(value, (list, tuple)) else [value])]
-        if ports is None:
-            ports = self.ports
-        if ports:
-            lines.append("[port]")
-            lines += [f"port = {line}" for line in ports]
         path = path or self.config_path()
-        with open(path, "w") as file:
-            file.write("\n".join(lines) + "\n")
+        write_ini(path, sections or self.effective_settings(), self.ports if ports is None else ports)
         return path
 
     def adopt(self, port):
@@ -164,150 +166,55 @@ class VxplaneNode(Node):
         if self.control is not None:
             self.ctl("port", "add", port, "driver=netdev")
 
-    # ---- processes ----
+    def control_flags(self):
+        return [word for path in [self.config_path(), *self.extra_configs] for word in ("--config", path)]
 
-    def start(self):
-        self.start_dataplane()
-        self.start_control()
 
-    def _spawn(self, program, *arguments):
-        with open(os.path.join(self.run_dir, f"{program}.log"), "a") as log:
-            return self.namespace.popen(binary(program), "--run-dir", self.run_dir, *arguments, stdout=log, stderr=log)
+class TakeoverNode(Instance, KernelNode):
+    """A kernel node whose bridge vxplane takes over: nothing is told to vxplane but the bridge's name. `settings`: a configuration
+    file's sections beside `[bridge] takeover = mainvx`; without them there is no file."""
 
-    def start_dataplane(self):
-        self.dataplane = self._spawn("vxplane-dataplane", *self.dataplane_flags)
+    def __init__(self, lab, name, number, wire, settings=None, dataplane_flags=(), start=True, **options):
+        super().__init__(lab, name, number, wire, **options)
+        self.prepare_instance(dataplane_flags)
+        self.settings = settings
+        if start:
+            self.start()
 
-    def start_control(self):
-        configs = [self.config_path(), *self.extra_configs]
-        self.control = self._spawn("vxplane-control", *[word for path in configs for word in ("--config", path)])
+    def control_flags(self):
+        if not self.settings:
+            return ["--takeover", "mainvx"]
+        path = f"{self.run_dir}/vxplane.conf"
+        write_ini(path, {"bridge": {"takeover": "mainvx"}, **self.settings})
+        return ["--config", path]
 
-    def processes(self):
-        return [process for process in (self.control, self.dataplane) if process is not None]
-
-    def signal(self, which, number):
-        getattr(self, which).send_signal(number)
-
-    def kill(self, which):
-        """kill -9, as a crash would end it."""
-        process = getattr(self, which)
-        process.kill()
-        process.wait(5)
-
-    def stop(self, which=None, seconds=10):
-        """SIGTERM and the end; the exit code of the last one."""
-        code = None
-        for name in ([which] if which else ["control", "dataplane"]):
-            process = getattr(self, name)
-            if process is None:
-                continue
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
-                raise Failed(f"{self.name}: {name} did not end within {seconds} s of SIGTERM") from None
-            finally:
-                setattr(self, name, None)
-        return code
-
-    def revive(self):
-        """Lets run again what stands still, and starts what has ended."""
-        for name in ("dataplane", "control"):
-            process = getattr(self, name)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-            else:
-                getattr(self, f"start_{name}")()
-
-    def close(self):
-        for process in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in self.processes():
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(5)
-        self.dataplane = self.control = None
-
-    def show_logs(self):
-        for name in ("vxplane-dataplane.log", "vxplane-control.log"):
-            with contextlib.suppress(OSError), open(os.path.join(self.run_dir, name)) as file:
-                for line in file.readlines()[-12:]:
-                    print(f"     {self.name}/{name[8:-4]}: {line.rstrip()}")
-        for word in ("drops", "vtep"):
-            with contextlib.suppress(Failed):  # of a control that hangs: what is shown must not hide what went wrong
-                for line in self.vxctl(word, seconds=3).stdout.splitlines():
-                    print(f"     {self.name} {word}: {line}")
-
-    def log(self, program):
-        with open(os.path.join(self.run_dir, f"{program}.log")) as file:
-            return file.read()
-
-    # ---- the operator's command ----
-
-    def vxctl(self, *words, **options):
-        options.setdefault("check", False)
-        return run(binary("vxctl"), "--run-dir", self.run_dir, *words, **options)
-
-    def ctl(self, *words):
-        """vxctl, which must succeed; its text."""
-        return self.vxctl(*words, check=True).stdout
-
-    def json(self, *words):
-        done = self.vxctl("-j", *words, check=True)
-        try:
-            return json.loads(done.stdout)
-        except ValueError:
-            raise Failed(f"vxctl -j {' '.join(map(str, words))} printed no JSON: {done.stdout!r}") from None
-
-    def fdb(self, *filters):
-        return self.json("fdb", "show", *filters)
-
-    def place_of(self, guest):
-        for entry in self.fdb(guest.mac):
-            return ("vtep", entry["dst"]) if "dst" in entry else ("port", entry["ifname"])
-        return None
-
-    def drops(self):
-        return self.json("drops")
-
-    def stats(self):
-        return self.json("stats")
-
-    def check_conservation(self):
-        """Every packet in has one way out (design section 3). Idle: nothing may be held for long."""
-        totals = self.stats()["totals"]
-        left = sum(totals[key] for key in ("received", "cloned", "generated", "segmented"))
-        right = sum(totals[key] for key in ("sent", "dropped", "consumed", "coalesced", "held"))
-        if left != right:
-            raise Failed(f"{self.name}: totals do not balance: {left} in, {right} out: {totals}")
+    def runs(self):
+        return self.control is not None and self.dataplane is not None
 
     def wait_ready(self, seconds=20):
-        """Both processes serve, the underlay is up, and every port that has its netdev is up."""
-        def ready():
-            for which in ("dataplane", "control"):
-                process = getattr(self, which)
-                if process is not None and process.poll() is not None:
-                    self.show_logs()
-                    raise Failed(f"{self.name}: vxplane-{which} ended with {process.returncode}")
-            if not os.path.exists(os.path.join(self.run_dir, "control.sock")):
-                return False
-            done = self.vxctl("-j", "status")
-            if done.returncode:
-                return False
-            status = json.loads(done.stdout)
-            return status["dataplane"]["state"] == "connected" and status["underlay"].get("state") == "up"
-        eventually(ready, seconds, lambda: f"{self.name} is not ready: {self.vxctl('status').stdout or self.vxctl('status').stderr}")
+        if self.runs():
+            super().wait_ready(seconds)
 
     def wait_port(self, name, state="up", seconds=10):
-        def found():
-            return any(port["name"] == name and port["state"] == state for port in self.json("port"))
-        eventually(found, seconds, lambda: f"{self.name}: port {name} is not {state}: {self.vxctl('port').stdout}")
+        if self.runs():
+            super().wait_port(name, state, seconds)
+
+    def check_conservation(self):
+        if self.runs():
+            super().check_conservation()
+
+
+def write_ini(path, sections, ports=()):
+    lines = []
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        for key, value in values.items():
+            lines += [f"{key} = {item}" for item in (value if isinstance(value, (list, tuple)) else [value])]
+    if ports:
+        lines.append("[port]")
+        lines += [f"port = {line}" for line in ports]
+    with open(path, "w") as file:
+        file.write("\n".join(lines) + "\n")
 
 
 class HostTcp:
@@ -356,9 +263,13 @@ class HostTcp:
 
 def make_node(kind, *arguments, **options):
     if kind == "kernel":
-        for key in ("own", "ports", "settings", "dataplane_flags"):
+        for key in ("own", "ports", "settings", "dataplane_flags", "start"):
             options.pop(key, None)
         return KernelNode(*arguments, **options)
+    if kind == "takeover":
+        for key in ("own", "ports"):
+            options.pop(key, None)
+        return TakeoverNode(*arguments, **options)
     return VxplaneNode(*arguments, **options)
 
 
@@ -376,7 +287,7 @@ class Network:
 
     @property
     def vxplane_nodes(self):
-        return [node for node in self.nodes if isinstance(node, VxplaneNode)]
+        return [node for node in self.nodes if isinstance(node, Instance)]
 
     def check_conservation(self):
         for node in self.vxplane_nodes:

@@ -199,3 +199,71 @@ def snmp(namespace):
 def errors_of(counters):
     """Those of ERRORS that are not zero, as text."""
     return [f"{group}{name} {counters[group][name]}" for group, names in ERRORS.items() for name in names if counters.get(group, {}).get(name)]
+
+
+class Flow:
+    """A paced TCP stream (about 3 MB/s) that runs in the background until `finish()`, which fails unless every byte arrived,
+    once, in order, as sent. `longest_silence(since, until)`: seconds in which nothing arrived, at worst."""
+
+    PIECE, PERIOD = 64 * 1024, 0.02
+
+    def __init__(self, sender, receiver, family=4, port=5003):
+        address, inet = address_of(receiver, family), inet_of(family)
+        with receiver.namespace.entered(), socket.socket(inet, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address, port))
+            listener.listen(1)
+            with sender.namespace.entered():
+                self.client = socket.create_connection((address, port), timeout=5)
+            self.server = listener.accept()[0]
+        self.client.settimeout(20)
+        self.server.settimeout(20)
+        self.arrivals, self.errors, self.running = [time.monotonic()], [], True
+        self.sent, self.received = hashlib.sha256(), hashlib.sha256()
+        self.sent_bytes = self.received_bytes = 0
+        self.threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in (self._send, self._receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def _guarded(self, work):
+        try:
+            work()
+        except OSError as error:
+            self.errors.append(f"{work.__name__.strip('_')}: {error}")
+
+    def _send(self):
+        pattern, number = memoryview(_pattern()[1]), 0
+        while self.running:
+            start = number * 4093 % (BLOCK - self.PIECE)  # other bytes each time
+            piece = pattern[start:start + self.PIECE]
+            self.client.sendall(piece)
+            self.sent.update(piece)
+            self.sent_bytes += len(piece)
+            number += 1
+            time.sleep(self.PERIOD)
+        self.client.shutdown(socket.SHUT_WR)
+
+    def _receive(self):
+        buffer = bytearray(MEGABYTE)
+        view = memoryview(buffer)
+        while count := self.server.recv_into(buffer):
+            self.received.update(view[:count])
+            self.received_bytes += count
+            self.arrivals.append(time.monotonic())
+
+    def longest_silence(self, since=0.0, until=float("inf")):
+        times = [at for at in self.arrivals if since <= at < until]
+        return max((b - a for a, b in zip(times, times[1:])), default=0.0)
+
+    def finish(self):
+        """The bytes that were moved."""
+        self.running = False
+        for thread in self.threads:
+            thread.join(25)
+        self.client.close()
+        self.server.close()
+        if self.errors or any(thread.is_alive() for thread in self.threads):
+            raise Failed(f"the stream broke after {self.received_bytes} bytes: {'; '.join(self.errors) or 'it does not end'}")
+        if self.sent_bytes != self.received_bytes or self.sent.digest() != self.received.digest():
+            raise Failed(f"{self.received_bytes} of {self.sent_bytes} bytes arrived, with {'the same' if self.sent.digest() == self.received.digest() else 'another'} hash")
+        return self.received_bytes

@@ -82,11 +82,11 @@ def send(guest, *frames):
 
 
 class Capture:
-    """Everything that enters the given devices of a namespace, from `with` on; `frames` as (device, bytes)."""
+    """Everything that enters the given devices of a namespace, from `with` on; `frames` as (device, bytes), `times` likewise."""
 
     def __init__(self, namespace, *devices):
         self.sockets = {device: RawSocket(namespace, device) for device in devices}
-        self.frames, self.running, self.threads = [], True, []
+        self.frames, self.times, self.running, self.threads = [], [], True, []
 
     def __enter__(self):
         for device, raw in self.sockets.items():
@@ -99,6 +99,7 @@ class Capture:
         while self.running:
             frame = raw.receive(0.1)
             if frame is not None:
+                self.times.append(time.monotonic())  # of several devices: nearly the frame's
                 self.frames.append((device, frame))
 
     def __exit__(self, *_):

@@ -18,6 +18,7 @@ from cases import Failed
 from lab import Guest, compile_c
 
 LINGER_SECONDS = 0.5
+LATE_MS = 30
 
 
 class End:
@@ -35,10 +36,11 @@ def end_of(thing, family=4):
 
 class Window:
     """What became of the datagrams sent within a time. `gaps`: (number of the first, how many, when it was sent, milliseconds
-    until the next one that came back was sent); `duplicates`: (number, "far" or "near", time); times as time.monotonic()."""
+    until the next one that came back was sent); `duplicates`: (number, "far" or "near", time); times as time.monotonic().
+    `outage_ms`: the longest time in which what was sent was lost or came back later than LATE_MS."""
 
-    def __init__(self, sent, gaps, duplicates, slowest_ms, lost_on_the_way_there):
-        self.sent, self.gaps, self.duplicates, self.slowest_ms, self.lost_there = sent, gaps, duplicates, slowest_ms, lost_on_the_way_there
+    def __init__(self, sent, gaps, duplicates, slowest_ms, outage_ms, lost_there):
+        self.sent, self.gaps, self.duplicates, self.slowest_ms, self.outage_ms, self.lost_there = sent, gaps, duplicates, slowest_ms, outage_ms, lost_there
 
     @property
     def lost(self):
@@ -67,23 +69,31 @@ class Stream:
 
     def window(self, since=0.0, until=float("inf")):
         """Of what was sent from `since` until before `until` (time.monotonic()). A gap belongs to where it began."""
-        sent, back, gaps, slowest, lost_there = self.sent, self.back, [], 0, 0
+        sent, back, gaps, slowest, lost_there, outage, bad_since = self.sent, self.back, [], 0, 0, 0, None
         first = 0
         while first < len(sent) and sent[first] < since * 1e9:
             first += 1
         number = first
         while number < len(sent) and sent[number] < until * 1e9:
             if back[number]:
-                slowest = max(slowest, back[number] - sent[number])
+                took = back[number] - sent[number]
+                slowest = max(slowest, took)
+                if took > LATE_MS * 1e6:
+                    bad_since = bad_since or sent[number]
+                elif bad_since:
+                    outage, bad_since = max(outage, sent[number] - bad_since), None
                 number += 1
                 continue
             begin = number
+            bad_since = bad_since or sent[number]
             while number < len(sent) and not back[number]:
                 lost_there += not self.far[number]
                 number += 1
             ended = sent[number] if number < len(sent) else sent[-1]
             gaps.append((begin, number - begin, sent[begin] / 1e9, (ended - sent[begin]) / 1e6))
-        return Window(number - first, gaps, [extra for extra in self.extras if since <= extra[2] < until], slowest / 1e6, lost_there)
+        if bad_since:
+            outage = max(outage, sent[min(number, len(sent) - 1)] - bad_since)
+        return Window(number - first, gaps, [extra for extra in self.extras if since <= extra[2] < until], slowest / 1e6, outage / 1e6, lost_there)
 
     def fault(self, duplicates_only=False):
         """What is not perfect about it, as text; "" if every datagram came back, once, in order."""

@@ -208,6 +208,7 @@ class Flow:
     PIECE, PERIOD = 64 * 1024, 0.02
 
     def __init__(self, sender, receiver, family=4, port=5003):
+        _pattern()  # takes a second, once
         address, inet = address_of(receiver, family), inet_of(family)
         with receiver.namespace.entered(), socket.socket(inet, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -34,7 +34,7 @@ BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
 THREADED = re.compile(r"fdb|worker|queue|ring|counters|switchboard|server|dataplane_client")
 # System tests that change what there is once on a machine (hugepages, the lab called noble), and the order of the others.
 ALONE = ("ports_test", "noble_test")
-LONGEST_FIRST = ("traffic_test", "heal_test", "takeover_test", "switchover_test", "migration_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")
+LONGEST_FIRST = ("traffic_test", "heal_test", "takeover_test", "follow_test", "switchover_test", "migration_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")
 # A clone elsewhere finds what this one compiled.
 os.environ.setdefault("CCACHE_BASEDIR", REPOSITORY)
 os.environ.setdefault("CCACHE_NOHASHDIR", "true")

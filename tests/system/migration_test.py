@@ -11,7 +11,7 @@ from cases import Suite, check, eventually
 from lab import Guest, Wire, tag_edge, wire_offloads_off
 from nodes import Network, TakeoverNode, in_lab, make_node
 from pinger import Probes
-from takeover_test import reached
+from takeover import reached
 
 FIRST_FRAME_MS = 20  # an announcement's way to every node of a busy machine
 RARP = 0x8035

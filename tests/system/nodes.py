@@ -191,9 +191,13 @@ class TakeoverNode(Instance, KernelNode):
     def runs(self):
         return self.control is not None and self.dataplane is not None
 
-    def wait_ready(self, seconds=20):
-        if self.runs():
-            super().wait_ready(seconds)
+    def wait_ready(self, seconds=20, armed=True):
+        """With `armed`: and vxplane forwards, not the kernel."""
+        if not self.runs():
+            return
+        super().wait_ready(seconds)
+        if armed:
+            eventually(lambda: self.json("bypass")["forwards"] == "vxplane", seconds, lambda: f"{self.name}: {self.ctl('bypass').strip()}", 0.02)
 
     def wait_port(self, name, state="up", seconds=10):
         if self.runs():
@@ -311,7 +315,7 @@ def in_lab(network, *arguments, **options):
 class Pair(Network):
     """krypton (1) and xenon (2), of the given kinds, on one wire; guests 1 and 2 on krypton, 3 and 4 on xenon."""
 
-    def __init__(self, lab, kinds, guests=True, tags=(None,) * 4, **options):
+    def __init__(self, lab, kinds, guests=True, tags=(None,) * 4, offloads=False, **options):
         self.lab, self.kinds = lab, kinds
         self.wire = Wire(lab)
         common = {key: value for key, value in options.items() if key not in ("krypton", "xenon")}
@@ -323,7 +327,7 @@ class Pair(Network):
         self.nodes = [self.krypton, self.xenon]
         self.guests = []
         if guests:
-            self.guests = [Guest(lab, number, tag=tag) for number, tag in zip((1, 2, 3, 4), tags)]
+            self.guests = [Guest(lab, number, tag=tag, offloads=offloads) for number, tag in zip((1, 2, 3, 4), tags)]
             for guest in self.guests[:2]:
                 guest.plug_veth(self.krypton, f"tap10{guest.number}i0")
             for guest in self.guests[2:]:

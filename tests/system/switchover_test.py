@@ -13,7 +13,7 @@ from cases import Suite, check
 from lab import binary
 from nodes import pair
 from pinger import End, Probes
-from takeover_test import all_talk, host_addresses
+from takeover import all_talk, host_addresses
 from transfer import Flow
 
 SETTLE_SECONDS = 0.5
@@ -46,11 +46,11 @@ def other_binary(node):
 def steps_of(node):
     def start():
         node.start()
-        node.wait_armed()
+        node.wait_ready()
 
     def restart():
         node.start_dataplane()
-        node.wait_armed()
+        node.wait_ready()
 
     def replace():
         node.programs["vxplane-dataplane"] = other_binary(node)
@@ -62,9 +62,9 @@ def steps_of(node):
         node.programs["vxplane-dataplane"] = other_binary(node)
         node.stop("dataplane")
         node.start_dataplane()
-        node.wait_ready()
+        node.wait_ready(armed=False)
         node.ctl("bypass", "off")
-        node.wait_armed()
+        node.wait_ready()
 
     def hang():
         node.signal("dataplane", signal.SIGSTOP)
@@ -75,7 +75,7 @@ def steps_of(node):
         node.kill("control")
         time.sleep(0.3)
         node.start_control()
-        node.wait_armed()
+        node.wait_ready()
 
     def killed(which):
         return lambda: node.kill(which)
@@ -86,7 +86,7 @@ def steps_of(node):
         Step("takeover starts", start),
         Step("vxplane alone", lambda: time.sleep(1)),
         Step("bypass on", lambda: node.ctl("bypass", "on")),
-        Step("bypass off", lambda: (node.ctl("bypass", "off"), node.wait_armed())),
+        Step("bypass off", lambda: (node.ctl("bypass", "off"), node.wait_ready())),
         Step("clean stop of the dataplane", lambda: node.stop("dataplane")),
         Step("its start", restart),
         Step("kill -9 of the dataplane", killed("dataplane"), **fail_open),

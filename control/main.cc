@@ -16,6 +16,7 @@
 #include "control/control.h"
 #include "control/log.h"
 #include "control/takeover_check.h"
+#include "dataplane/service_notify.h"
 
 namespace po = boost::program_options;
 
@@ -70,6 +71,37 @@ int check(const Options& options) {
   return config::has_error(all.problems) ? 2 : print_effective(all.settings, std::cout, std::cerr);
 }
 
+// What systemd hears. Ready is when nothing is missing any more; what stays missing (a guest's port that comes later, a VTEP
+// without a route) holds up no boot, it is the status then.
+class ServiceReport {
+ public:
+  explicit ServiceReport(const Control& control) : control_(control), started_at_(EventLoop::now()) {}
+
+  void tick(Milliseconds now) {
+    service_.alive();
+    if (now - looked_at_ < kLookEvery) return;
+    looked_at_ = now;
+    const auto problems = control_.problems();
+    if (problems.empty() || service_.is_ready() || now - started_at_ >= kReadyAfter) service_.ready(status(problems));
+    else service_.say(status(problems));
+  }
+  void reloading() { service_.reloading(); }
+  void reloaded() { service_.ready(status(control_.problems())); }
+  void stopping() { service_.stopping(); }
+
+ private:
+  static constexpr Milliseconds kLookEvery = 500, kReadyAfter = 3000;
+
+  static std::string status(const std::vector<std::string>& problems) {
+    if (problems.empty()) return "everything is installed";
+    return fmt::format("waiting: {}{}", problems[0], problems.size() == 1 ? "" : fmt::format(" (and {} more)", problems.size() - 1));
+  }
+
+  const Control& control_;
+  ServiceNotify service_;
+  Milliseconds started_at_, looked_at_ = 0;
+};
+
 int run(const Options& options) {
   const auto loader = [options] { return load(options); };
   auto loaded = loader();
@@ -94,11 +126,15 @@ int run(const Options& options) {
   EventLoop loop;
   Control control(loop, options.run_dir, std::move(loaded.settings), loader);
   ApiServer server(loop, control, options.run_dir);
+  ServiceReport service(control);
+  loop.every(100, [&](Milliseconds now) { service.tick(now); });
   loop.add(signal_fd, EPOLLIN, [&](std::uint32_t) {
     signalfd_siginfo info{};
     if (read(signal_fd, &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
     if (info.ssi_signo != SIGHUP) return loop.stop();
+    service.reloading();
     const auto result = control.reload();
+    service.reloaded();
     for (const auto& problem : result.problems) {
       if (result.is_done) log_warning(problem);
       else log_error(problem);
@@ -108,6 +144,7 @@ int run(const Options& options) {
   });
   log_info("running in " + options.run_dir);
   loop.run();
+  service.stopping();
   loop.remove(signal_fd);
   close(signal_fd);
   log_info("stopped; the dataplane goes on forwarding");

@@ -16,7 +16,8 @@ std::string find_bpf_directory() {
     return std::string(value != nullptr ? value : "");
   };
   for (const std::string& directory :
-       {variable("VXPLANE_BPF_DIR"), executable.parent_path().string(), variable("VXPLANE_BUILD")})
+       {variable("VXPLANE_BPF_DIR"), executable.parent_path().string(),
+        (executable.parent_path().parent_path() / "lib/vxplane").string(), variable("VXPLANE_BUILD")})
     if (!directory.empty() &&
         std::filesystem::exists(std::filesystem::path(directory) / VXP_XDP_OBJECT, error))
       return directory;

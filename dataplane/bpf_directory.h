@@ -7,9 +7,9 @@
 
 namespace vx {
 
-// The first of $VXPLANE_BPF_DIR, the executable's own directory, $VXPLANE_BUILD and the installed
-// directory that has the XDP object; the installed directory when none has (loading then says what
-// is missing).
+// The first of $VXPLANE_BPF_DIR, the executable's own directory, ../lib/vxplane beside that (an
+// installation under any prefix), $VXPLANE_BUILD and the configured directory that has the XDP
+// object; the last when none has (loading then says what is missing).
 [[nodiscard]] std::string find_bpf_directory();
 
 }  // namespace vx

@@ -28,14 +28,18 @@
 #include "dataplane/port_factory.h"
 #include "dataplane/run_dir.h"
 #include "dataplane/server.h"
+#include "dataplane/service_notify.h"
 #include "dataplane/switchboard.h"
 #include "dataplane/worker.h"
+#include "dataplane/worker_watch.h"
 
 namespace vx {
 namespace {
 
 constexpr std::uint32_t kLearnEventsPerSecond =
     250'000;  // a worker; a flood of random MACs must leave the CPU to others
+
+constexpr int kTicksUntilStuck = 10;  // a starved worker misses one now and then
 
 // SIGTERM, SIGINT and SIGHUP as a descriptor. Before any thread is made, so that all inherit the
 // mask.
@@ -151,9 +155,21 @@ std::string run(const Options& options) {
            workers.size(), fmt::join(options.cpus, ","), buffers,
            eal.uses_hugepages() ? "hugepages" : "no hugepages", run_dir.path(),
            protocol::kSocketName);
+  ServiceNotify service;
+  const std::string status = fmt::format("forwarding on CPU {}", fmt::join(options.cpus, ","));
+  server.on_tick([&service, &status, watch = WorkerWatch(worker_pointers), stuck = 0]() mutable {
+    const auto hung = watch.look();
+    stuck = hung ? stuck + 1 : 0;
+    if (stuck >= kTicksUntilStuck) service.say(fmt::format("the worker on CPU {} does not run", *hung));
+    if (hung) return;
+    service.say(status);
+    service.alive();
+  });
+  service.ready(status);
   server.run();
   const std::string lcores = switchboard.restart_lcores();
   log_info("{}", lcores.empty() ? "stopping" : "starting over with lcores = " + lcores);
+  if (lcores.empty()) service.stopping();
   run_dir.unlink_socket();
   switchboard.shut_down();
   return lcores;

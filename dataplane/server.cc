@@ -96,6 +96,7 @@ void Server::handle_event(int fd, std::uint32_t events, bool& is_running) {
   } else if (fd == timer_.get()) {
     read_away(fd);
     tick();
+    if (on_tick_) on_tick_();
   } else if (fd == descriptors_.events) {
     read_away(fd);
     if (!drain_workers()) return;

@@ -11,8 +11,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "dataplane/file_descriptor.h"
@@ -33,6 +35,8 @@ class Server {
   Server(FileDescriptor listener, const ServerDescriptors& descriptors, Switchboard& switchboard,
          const protocol::HelloReply& hello);
 
+  // Called every 100 ms while run() runs, at the end of its housekeeping.
+  void on_tick(std::function<void()> call) { on_tick_ = std::move(call); }
   // Until `stop`, or until the process is to start over (Switchboard::restart_lcores()).
   void run();
 
@@ -77,6 +81,7 @@ class Server {
       false;  // events seen less than a millisecond ago: batches then, not single events
   std::int64_t started_ms_ = 0;
   std::uint64_t ticks_ = 0;
+  std::function<void()> on_tick_;
   std::uint64_t learn_events_lost_ = 0, punts_lost_ = 0;
 };
 

@@ -101,6 +101,7 @@ struct Worker::Impl {
   std::atomic<std::uint64_t> snapshot_done{0};
   std::atomic<bool> sleeping{false};
   std::atomic<bool> running{false};
+  std::atomic<std::uint64_t> beats{0};
 
   // Manager's own.
   std::vector<std::unique_ptr<Published>> nodes;
@@ -183,6 +184,7 @@ void Worker::Impl::send_injected() noexcept {
 
 void Worker::Impl::beat() noexcept {
   last_beat_ns = beaten_ns = now_ns;
+  beats.store(beats.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // nobody else writes it
   if (assignment == nullptr) return;
   for (const RxQueueRef& queue : assignment->rx)
     if (queue.heartbeat != nullptr) __atomic_store_n(&queue.heartbeat->monotonic_ns, now_ns, __ATOMIC_RELAXED);
@@ -338,6 +340,7 @@ void Worker::set_poll(PollMode poll) noexcept {
   impl_->wake();
 }
 PollMode Worker::poll() const noexcept { return impl_->poll.load(std::memory_order_relaxed); }
+std::uint64_t Worker::beats() const noexcept { return impl_->beats.load(std::memory_order_relaxed); }
 const WorkerConfig& Worker::config() const noexcept { return impl_->config; }
 
 std::uint16_t clock_seconds() noexcept { return Moment::at(monotonic_ns()).seconds; }

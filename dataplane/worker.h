@@ -66,6 +66,8 @@ class Worker {
   // From now on instead of WorkerConfig::poll, and which it is now.
   void set_poll(PollMode poll) noexcept;
   [[nodiscard]] PollMode poll() const noexcept;
+  // Counts up while run() goes round, at least once in WorkerConfig::sleep_at_most, packets or not. Any thread.
+  [[nodiscard]] std::uint64_t beats() const noexcept;
   [[nodiscard]] const WorkerConfig& config() const noexcept;  // as constructed
 
  private:

@@ -24,11 +24,12 @@ BACK_ENDS = {
     r"(bpf|xdp)/.*|linux/(bpf|if_xdp)\.h": r"dataplane/(xdp_steering|tc_ingress|tc_take|af_xdp_sockets)\.(h|cc)|ebpf/.*",
     r"linux/if_tun\.h": r"dataplane/(port_tap|netdev)\.cc",
     r"linux/if_packet\.h|netpacket/packet\.h": r"dataplane/(port_netdev|train_socket)\.cc",
+    r"systemd/.*": r"dataplane/service_notify\.h",
     r"libmnl/.*": r"control/rtnetlink\w*\.(h|cc)",
 }
 # What control/ and config/ take from dataplane/: wire formats, the protocol and what those stand on.
 CONTROL_MAY = {"wire.h", "drop_reason.h", "protocol.h", "packet.h", "vlan_table.h", "counters.h", "fdb.h", "checksum.h",
-               "message_codec.h", "log.h", "file_descriptor.h", "run_dir.h", "probe_format.h"}
+               "message_codec.h", "log.h", "file_descriptor.h", "run_dir.h", "probe_format.h", "service_notify.h"}
 CONFIG_MAY = {"wire.h", "vlan_table.h"}
 # A step decides on one packet: it sees tables, not ports, workers or sockets.
 STEPS = {"classify", "bridge", "flood", "mtu", "encap", "decap", "own_address", "probe", "layer3", "egress_tag", "packet_too_big",

@@ -22,15 +22,15 @@ class ServiceNotify {
   }
 
   // READY=1 the first time, and after reloading().
-  void ready(std::string status) {
-    if (std::exchange(is_ready_, true)) return say(std::move(status));
-    status_ = std::move(status);
+  void ready(const std::string& status) {
+    if (std::exchange(is_ready_, true)) return say(status);
+    status_ = status;
     send(fmt::format("READY=1\nSTATUS={}", status_));
   }
   // A line for `systemctl status`; sent when it is another one.
-  void say(std::string status) {
+  void say(const std::string& status) {
     if (status == status_) return;
-    status_ = std::move(status);
+    status_ = status;
     send("STATUS=" + status_);
   }
   // SIGHUP is being obeyed; ready() ends it.

@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from cases import Skip, Suite, check, eventually
-from lab import REPOSITORY, Lab, binary, build_directory, run
+from lab import Lab, binary, build_directory, run
 from machine import Machine
 
 DATAPLANE, CONTROL = "vxplane-dataplane.service", "vxplane-control.service"

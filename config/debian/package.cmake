@@ -11,12 +11,14 @@ set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXE
 
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
-set(CPACK_DEBIAN_PACKAGE_DESCRIPTION "userspace VXLAN dataplane
- Does the work of the kernel's vxlan netdev and VLAN-aware bridge in a DPDK/AF_XDP
- forwarder: encapsulation, bridging, MTU enforcement, with a reason for each packet
- that is dropped. The kernel's own bridge stays the standby.
- .
- Services are installed, neither enabled nor started: edit /etc/vxplane/vxplane.conf first.")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "userspace VXLAN dataplane")
+set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
+"Does the work of the kernel's vxlan netdev and VLAN-aware bridge in a
+DPDK/AF_XDP forwarder: encapsulation, bridging, MTU enforcement, with a
+reason for each packet that is dropped. The kernel goes on where it stops.
+
+Services are installed, neither enabled nor started: first comes the
+configuration, /etc/vxplane/vxplane.conf.")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 foreach(file conffiles postinst prerm postrm)
   list(APPEND CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_CURRENT_LIST_DIR}/${file})

@@ -6,6 +6,8 @@ set(doc ${root}/usr/share/doc/vxplane)
 set(readable OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ)
 file(COPY ${CMAKE_CURRENT_LIST_DIR}/vxplane.conf DESTINATION ${root}/etc/vxplane FILE_PERMISSIONS ${readable})
 file(COPY ${CMAKE_CURRENT_LIST_DIR}/copyright DESTINATION ${doc} FILE_PERMISSIONS ${readable})
+file(COPY ${CMAKE_CURRENT_LIST_DIR}/lintian-overrides DESTINATION ${root}/usr/share/lintian/overrides FILE_PERMISSIONS ${readable})
+file(RENAME ${root}/usr/share/lintian/overrides/lintian-overrides ${root}/usr/share/lintian/overrides/vxplane)
 # The time of the commit, so that the same commit is the same package; of the build where there is no history.
 execute_process(COMMAND git -C ${CMAKE_CURRENT_LIST_DIR} log -1 --format=%cD OUTPUT_VARIABLE date OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(NOT date)

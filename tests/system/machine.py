@@ -42,6 +42,7 @@ mknod -m 666 dev/net/tun c 10 200
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 mount -t tmpfs tmpfs dev/shm
 ln -s /proc/self/fd dev/fd
+ln -s pts/ptmx dev/ptmx
 # Nothing of this machine's is started or set up: the journal is all.
 find etc/systemd/system usr/lib/systemd/system -path '*.wants/*' ! -name 'systemd-journald*' -delete
 rm -f usr/lib/systemd/system/*.mount usr/lib/systemd/system/*.automount etc/systemd/system/*.mount etc/fstab usr/sbin/policy-rc.d
@@ -122,7 +123,7 @@ class Machine:
             return file.read()[-2000:].strip() or "nothing on its console"
 
     def show_logs(self):
-        print(self("journalctl", "--no-pager", "-n", 60, check=False).stdout)
+        print(self("journalctl", "--no-pager", "-n", 30, check=False).stdout)
 
     def command(self, *words):
         """What runs `words` inside; a shell and its namespaces, the environment of a login."""

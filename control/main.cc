@@ -75,29 +75,32 @@ int check(const Options& options) {
 // without a route) holds up no boot, it is the status then.
 class ServiceReport {
  public:
-  explicit ServiceReport(const Control& control) : control_(control), started_at_(EventLoop::now()) {}
+  explicit ServiceReport(Control& control) : control_(control), started_at_(EventLoop::now()) {}
 
   void tick(Milliseconds now) {
     service_.alive();
     if (now - looked_at_ < kLookEvery) return;
     looked_at_ = now;
-    const auto problems = control_.problems();
-    if (problems.empty() || service_.is_ready() || now - started_at_ >= kReadyAfter) service_.ready(status(problems));
-    else service_.say(status(problems));
+    const std::string missing = what_is_missing();
+    const std::string status = missing.empty() ? "everything is installed" : "waiting: " + missing;
+    if (missing.empty() || service_.is_ready() || now - started_at_ >= kReadyAfter) service_.ready(status);
+    else service_.say(status);
   }
   void reloading() { service_.reloading(); }
-  void reloaded() { service_.ready(status(control_.problems())); }
+  void reloaded() { service_.ready("configuration re-read"); }
   void stopping() { service_.stopping(); }
 
  private:
   static constexpr Milliseconds kLookEvery = 500, kReadyAfter = 3000;
 
-  static std::string status(const std::vector<std::string>& problems) {
-    if (problems.empty()) return "everything is installed";
-    return fmt::format("waiting: {}{}", problems[0], problems.size() == 1 ? "" : fmt::format(" (and {} more)", problems.size() - 1));
+  [[nodiscard]] std::string what_is_missing() const {
+    if (control_.client().is_connected() && !control_.bypass_reason().empty()) return "the kernel forwards: " + control_.bypass_reason();
+    const auto problems = control_.problems();
+    if (problems.empty()) return {};
+    return fmt::format("{}{}", problems[0], problems.size() == 1 ? "" : fmt::format(" (and {} more)", problems.size() - 1));
   }
 
-  const Control& control_;
+  Control& control_;
   ServiceNotify service_;
   Milliseconds started_at_, looked_at_ = 0;
 };

@@ -81,9 +81,12 @@ class ServiceReport {
     service_.alive();
     if (now - looked_at_ < kLookEvery) return;
     looked_at_ = now;
-    const std::string missing = what_is_missing();
-    const std::string status = missing.empty() ? "everything is installed" : "waiting: " + missing;
-    if (missing.empty() || service_.is_ready() || now - started_at_ >= kReadyAfter) service_.ready(status);
+    const std::string missing = what_is_missing(), kernel = why_the_kernel_forwards();
+    // What the operator asked for is nothing to wait for.
+    const bool is_whole = missing.empty() && (kernel.empty() || kernel == "vxctl bypass on");
+    const std::string status = !kernel.empty() ? "the kernel forwards: " + kernel
+                               : missing.empty() ? "everything is installed" : "waiting: " + missing;
+    if (is_whole || service_.is_ready() || now - started_at_ >= kReadyAfter) service_.ready(status);
     else service_.say(status);
   }
   void reloading() { service_.reloading(); }
@@ -93,9 +96,12 @@ class ServiceReport {
  private:
   static constexpr Milliseconds kLookEvery = 500, kReadyAfter = 3000;
 
+  [[nodiscard]] std::string why_the_kernel_forwards() const {
+    return control_.client().is_connected() ? control_.bypass_reason() : std::string();
+  }
   [[nodiscard]] std::string what_is_missing() const {
-    if (control_.client().is_connected() && !control_.bypass_reason().empty()) return "the kernel forwards: " + control_.bypass_reason();
-    const auto problems = control_.problems();
+    auto problems = control_.problems();
+    std::erase_if(problems, [](const std::string& one) { return one.starts_with("the kernel forwards: "); });
     if (problems.empty()) return {};
     return fmt::format("{}{}", problems[0], problems.size() == 1 ? "" : fmt::format(" (and {} more)", problems.size() - 1));
   }

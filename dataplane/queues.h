@@ -29,7 +29,9 @@ struct TxQueueRef {
 };
 
 struct Assignment {
-  std::uint64_t stale_after_ns = VXP_STALE_NS;  // what the BPF programs hold a heartbeat against
+  // What was taken before a stall of this length is too late to be sent, where a kernel bridge forwarded meanwhile:
+  // retransmitted, or overtaken by a MAC's move. After a shorter one it is late, which is better than lost.
+  std::uint64_t too_late_ns = 1'000'000'000;
   std::vector<RxQueueRef> rx;
   std::vector<TxQueueRef> tx;  // by PortIndex; port == null: not in use
 };

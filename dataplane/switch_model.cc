@@ -162,7 +162,7 @@ std::vector<std::unique_ptr<Assignment>> build_assignments(
   for (unsigned worker = 0; worker < model.workers; ++worker) {
     auto assignment = std::make_unique<Assignment>();
     assignment->tx.resize(model.ports.size());
-    assignment->stale_after_ns = std::uint64_t{model.fail_open.stale_after_ms} * 1'000'000;
+    assignment->too_late_ns = std::max(assignment->too_late_ns, std::uint64_t{model.fail_open.stale_after_ms} * 1'000'000);
     for (const auto& entry : model.ports) {
       if (!entry) continue;
       Port* port = entry->made.port.get();

@@ -121,7 +121,7 @@ unsigned Worker::Impl::poll_once() noexcept {
   WorkerCounters& counters = pipeline.counters();
   if (assignment != nullptr) [[likely]] {
     const Moment now = Moment::at(now_ns);
-    if (now_ns - beaten_ns > assignment->stale_after_ns) [[unlikely]] drop_stalled();
+    if (now_ns - beaten_ns > assignment->too_late_ns) [[unlikely]] drop_stalled();
     for (const RxQueueRef& queue : assignment->rx) {
       const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
       if (count == 0) continue;
@@ -191,7 +191,7 @@ void Worker::Impl::beat() noexcept {
 }
 
 // Nobody polled for so long that the kernel forwarded in our place where one stands by: what was taken before would come
-// late, behind newer frames of its flow, and teach the FDB where MACs were. While the heartbeat is stale no more comes.
+// far too late, and teach the FDB where MACs were. While the heartbeat is stale no more comes.
 [[gnu::cold]] void Worker::Impl::drop_stalled() noexcept {
   if (beaten_ns != 0)
     for (const RxQueueRef& queue : assignment->rx) {

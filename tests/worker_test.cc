@@ -268,7 +268,7 @@ TEST(Worker, WhatWaitedThroughAStallIsDroppedWhereTheKernelStandsBy) {
   vxp_beat beats[2]{};
   wiring.assignment.rx[0].heartbeat = &beats[0];
   wiring.assignment.rx[0].is_takeover = true;
-  wiring.assignment.stale_after_ns = 20'000'000;
+  wiring.assignment.too_late_ns = 20'000'000;
   Worker worker(WorkerConfig{}, wiring.pool);
   worker.publish(&wiring.state, &wiring.assignment);
   const auto poll_after = [&](std::chrono::milliseconds pause, PortIndex port, const Bytes& frame, unsigned count) {

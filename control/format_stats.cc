@@ -111,6 +111,7 @@ std::string format_stats(const Json& result, const FormatOptions& options) {
   append_section(out, names_table("DROPPED", child(result, "drops"), options.statistics));
   append_section(out, names_table("TOO BIG", child(result, "too_big"), options.statistics));
   append_section(out, names_table("FRAGMENTS", child(result, "fragments"), options.statistics));
+  append_section(out, names_table("TAKE", child(result, "take"), options.statistics));
   append_section(out, names_table("XDP", child(result, "xdp"), options.statistics));
   append_section(out, workers_table(child(result, "workers")));
   return out;

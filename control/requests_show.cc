@@ -22,6 +22,9 @@ constexpr std::array<const char*, VXP_EXIT_COUNT> kXdpExitNames{
     "bypass"};
 static_assert(kXdpExitNames.back() != nullptr);
 
+constexpr std::array<const char*, VXP_TAKE_COUNT> kTakeExitNames{"taken", "stale", "bypass"};
+static_assert(kTakeExitNames.back() != nullptr);
+
 std::string driver_of(const protocol::PortConfig& config) {
   return config::driver_text(static_cast<config::Driver>(config.driver), std::string(protocol::text_of(config.devargs)));
 }
@@ -190,6 +193,9 @@ Json Requests::stats_show(bool drops_only) {
   }
   const std::size_t exits = std::min<std::size_t>(stats->head.xdp_exits, kXdpExitNames.size());
   for (std::size_t i = 0; i < exits; ++i) xdp[kXdpExitNames[i]] = stats->head.xdp[i];
+  Json take = Json::object();
+  const std::size_t take_exits = std::min<std::size_t>(stats->head.take_exits, kTakeExitNames.size());
+  for (std::size_t i = 0; i < take_exits; ++i) take[kTakeExitNames[i]] = stats->head.take[i];
   for (const auto& worker : stats->workers)
     workers.push_back(Json{{"lcore", worker.lcore}, {"polls", worker.polls}, {"busy_polls", worker.busy_polls},
                            {"packets", worker.packets}});
@@ -200,7 +206,7 @@ Json Requests::stats_show(bool drops_only) {
   Json too_big{{"told", stats->head.too_big_told}, {"limited", stats->head.too_big_limited}};
   Json fragments{{"received", stats->head.fragments_received}, {"reassembled", stats->head.fragments_reassembled},
                  {"lost", stats->head.fragments_lost}};
-  Json reply = api::ok(Json{{"ports", std::move(ports)}, {"drops", drops_json(stats->head)}, {"xdp", std::move(xdp)},
+  Json reply = api::ok(Json{{"ports", std::move(ports)}, {"drops", drops_json(stats->head)}, {"xdp", std::move(xdp)}, {"take", std::move(take)},
                             {"totals", std::move(totals)}, {"workers", std::move(workers)},
                             {"too_big", std::move(too_big)}, {"fragments", std::move(fragments)}});
   if (stats->head.complete == 0) reply["notes"] = Json::array({"a worker did not answer in time: its figures are missing"});

@@ -200,6 +200,9 @@ class Reader {
   }
 
   void read_ports() {
+    // Ports of vxplane's own: without VLANs of their own they have the tunnel's, as elsewhere.
+    for (auto& port : s_.ports)
+      if (!bridge_->bridge->vlan_filtering || port.vlans == config::tunnel_vlans_of(file_.bridge)) port.vlans = vlans_of(vxlan_->ifindex);
     for (const auto& link : kernel_.links) {
       const bool is_guest = link.master == bridge_->ifindex && &link != vxlan_ && link.name != host_port_name(bridge_->name);
       if (!is_guest || !link.bridge_port) continue;

@@ -13,13 +13,13 @@ from lab import binary, run
 
 class Instance:
     """For a Node with `control_flags()`: what vxplane-control is started with. `programs`: {name: path} of binaries elsewhere
-    than in the build directory."""
+    than in the build directory; `launcher`: {name: words before it}."""
 
     def prepare_instance(self, dataplane_flags=()):
         self.run_dir = os.path.join(self.lab.directory, f"{self.name}{self.number}")
         os.makedirs(self.run_dir, mode=0o755, exist_ok=True)
         self.dataplane_flags = list(dataplane_flags)
-        self.programs = {}
+        self.programs, self.launcher = {}, {}
         self.dataplane = self.control = None
 
     # ---- processes ----
@@ -30,7 +30,7 @@ class Instance:
 
     def _spawn(self, program, *arguments):
         with open(os.path.join(self.run_dir, f"{program}.log"), "a") as log:
-            return self.namespace.popen(self.programs.get(program) or binary(program), "--run-dir", self.run_dir, *arguments, stdout=log, stderr=log)
+            return self.namespace.popen(*self.launcher.get(program, []), self.programs.get(program) or binary(program), "--run-dir", self.run_dir, *arguments, stdout=log, stderr=log)
 
     def start_dataplane(self):
         self.dataplane = self._spawn("vxplane-dataplane", *self.dataplane_flags)

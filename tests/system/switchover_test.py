@@ -17,6 +17,7 @@ from takeover import all_talk, host_addresses
 from transfer import Flow
 
 SETTLE_SECONDS = 0.5
+IN_FLIGHT_SECONDS = 0.02  # what was sent this long before a step may be lost by it
 # The heartbeat's 50 ms, and what a busy machine of two CPUs adds before the kernel has its frames back.
 FAIL_OPEN_MS = 120
 
@@ -145,9 +146,10 @@ def switch_over(net):
             step.since = time.monotonic()
             step.action()
         time.sleep(SETTLE_SECONDS)
-        now = time.monotonic()
-        for step, following in zip(steps, [*[step.since for step in steps[1:]], now]):
-            step.until = following
+        for step, following in zip(steps, [*[step.since for step in steps[1:]], time.monotonic()]):
+            step.until = following - IN_FLIGHT_SECONDS
+        for step in steps:
+            step.since -= IN_FLIGHT_SECONDS
         streams = probes.stop()
         wrong = table(steps, streams, flow, streams[0])
         check(not wrong, lambda: "; ".join(wrong))

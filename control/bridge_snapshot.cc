@@ -40,6 +40,8 @@ void BridgeFollower::on_event(const nlmsghdr* message) {
   switch (message->nlmsg_type) {
     case RTM_NEWLINK:
     case RTM_DELLINK:
+    case RTM_NEWQDISC:
+    case RTM_DELQDISC:
       is_due_ = are_links_due_ = true;
       return;
     case RTM_NEWNEIGH:
@@ -57,7 +59,13 @@ void BridgeFollower::on_event(const nlmsghdr* message) {
       is_due_ = is_fdb_due_ = true;
       return;
     }
-    default: is_due_ = true;  // addresses, routes, rules: the way to the VTEPs
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE:
+    case RTM_NEWRULE:
+    case RTM_DELRULE: is_due_ = true; return;  // the way to the VTEPs
+    default: return;
   }
 }
 
@@ -66,6 +74,7 @@ const BridgeSnapshot& BridgeFollower::snapshot() {
   if (std::exchange(are_links_due_, false)) {
     now_.links = kernel_.links();
     now_.vlans = kernel_.all_bridge_vlans();
+    now_.policed = kernel_.ingress_qdiscs();
   }
   if (std::exchange(is_fdb_due_, false)) {
     now_.fdb.clear();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "control/rtnetlink.h"
@@ -15,6 +16,7 @@ namespace vx::control {
 struct BridgeSnapshot {
   std::vector<Link> links;
   std::map<int, std::vector<BridgeVlan>> vlans;  // by ifindex: ports and bridges
+  std::set<int> policed;                         // ifindices with an ingress qdisc, as links were read last
   std::vector<BridgeFdbEntry> fdb;               // static, permanent, external ones; vxlan's all-zero ones
 };
 

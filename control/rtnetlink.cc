@@ -74,7 +74,7 @@ RouteSocket::RouteSocket() : requests_(open_socket()), events_(open_socket()) {
   const int size = 8 << 20;  // some ten thousand events: a burst of FDB entries, our own writes included
   setsockopt(event_fd_, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
   for (int group : {RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
-                    RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE})
+                    RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_TC})
     mnl_socket_setsockopt(events_, NETLINK_ADD_MEMBERSHIP, &group, sizeof group);
 }
 
@@ -175,6 +175,24 @@ std::map<int, std::vector<BridgeVlan>> RouteSocket::all_bridge_vlans() {
     if (!one.empty()) vlans[static_cast<const ifinfomsg*>(mnl_nlmsg_get_payload(message))->ifi_index] = std::move(one);
   });
   return vlans;
+}
+
+std::set<int> RouteSocket::ingress_qdiscs() {
+  Request request(RTM_GETQDISC, NLM_F_DUMP);
+  request.extra<tcmsg>();
+  std::set<int> found;
+  talk(request.message(), [&](const nlmsghdr* message) {
+    if (message->nlmsg_type != RTM_NEWQDISC || mnl_nlmsg_get_payload_len(message) < sizeof(tcmsg)) return;
+    const auto is_ingress = [](const nlattr* attribute, void* data) {
+      if (mnl_attr_get_type(attribute) == TCA_KIND)
+        *static_cast<bool*>(data) = std::strcmp(mnl_attr_get_str(attribute), "ingress") == 0;
+      return MNL_CB_OK;
+    };
+    bool is_found = false;
+    mnl_attr_parse(message, sizeof(tcmsg), is_ingress, &is_found);
+    if (is_found) found.insert(static_cast<const tcmsg*>(mnl_nlmsg_get_payload(message))->tcm_ifindex);
+  });
+  return found;
 }
 
 int RouteSocket::use_neighbour(int ifindex, const IpAddress& address) {

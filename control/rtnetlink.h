@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -165,6 +166,8 @@ class RouteSocket : public KernelNetwork {
   [[nodiscard]] std::vector<BridgeVlan> bridge_vlans(int ifindex);
   // Of every bridge and bridge port, by ifindex.
   [[nodiscard]] std::map<int, std::vector<BridgeVlan>> all_bridge_vlans();
+  // The netdevs with a qdisc of kind "ingress", where `tc` polices what comes in.
+  [[nodiscard]] std::set<int> ingress_qdiscs();
 
   // ---- commands: 0 or an errno ----
   int use_neighbour(int ifindex, const IpAddress& address) override;
@@ -176,7 +179,7 @@ class RouteSocket : public KernelNetwork {
   int add_bridge_vlan(int ifindex, BridgeVlan vlan);
   int delete_bridge_vlan(int ifindex, std::uint16_t vid);
 
-  // ---- events: links, neighbours, addresses, routes and rules ----
+  // ---- events: links, neighbours, addresses, routes, rules and qdiscs ----
   [[nodiscard]] int event_fd() const noexcept { return event_fd_; }
   // Hands every waiting event to `on_message`. False: the kernel dropped some (ENOBUFS): ask everything again.
   [[nodiscard]] bool read_events(const OnMessage& on_message);

@@ -212,6 +212,8 @@ class Reader {
         refuse(fmt::format("takeover: port {} is locked, which vxplane does not do: bridge link set dev {} locked off", link.name, link.name));
       if (link.bridge_port->hairpin)
         remark(fmt::format("takeover: port {}: hairpin is not done: its guests do not reach each other", link.name));
+      if (kernel_.policed.contains(link.ifindex))
+        remark(fmt::format("takeover: port {}: its ingress qdisc (a VM's rate limit) does not see the frames that vxplane takes", link.name));
       config::PortSettings port;
       port.name = link.name;
       port.driver = config::Driver::kNetdev;

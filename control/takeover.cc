@@ -65,8 +65,9 @@ class Reader {
     if (file_.given.count(id) == 0) into = std::move(value);
   }
   void refuse(std::string why) {
+    auto& problems = result_.problems;  // what prevents it comes before remarks
+    problems.insert(is_possible_ ? problems.begin() : problems.begin() + 1, std::move(why));
     is_possible_ = false;
-    result_.problems.push_back(std::move(why));
   }
   void remark(std::string what) { result_.problems.push_back(std::move(what)); }
 

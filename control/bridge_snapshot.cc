@@ -10,7 +10,7 @@
 namespace vx::control {
 
 bool is_dynamic(const BridgeFdbEntry& entry) {
-  return (entry.state & (NUD_PERMANENT | NUD_NOARP)) == 0 && (entry.flags & NTF_EXT_LEARNED) == 0;
+  return (entry.state & (NUD_PERMANENT | NUD_NOARP)) == 0 && (entry.flags & (NTF_EXT_LEARNED | NTF_STICKY)) == 0;
 }
 
 BridgeFollower::Key BridgeFollower::key_of(const BridgeFdbEntry& entry) {

@@ -20,7 +20,7 @@ struct BridgeSnapshot {
   std::vector<BridgeFdbEntry> fdb;               // static, permanent, external ones; vxlan's all-zero ones
 };
 
-// True for an entry that the kernel learned from a frame, and will forget by itself.
+// True for an entry that the kernel learned from a frame, will move with the next, and forget by itself.
 [[nodiscard]] bool is_dynamic(const BridgeFdbEntry& entry);
 
 class BridgeFollower {

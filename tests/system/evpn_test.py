@@ -226,6 +226,21 @@ def mac_moves(net):
     print(f"     appeared, then moved three times; known everywhere after {', '.join(f'{ms:.0f}' for ms in took)} ms", flush=True)
 
 
+def sticky_stays(net):
+    """a MAC that is sticky at its node is so everywhere: a frame from elsewhere does not move it"""
+    anchored, home, thief = Someone(), net.guests[0], net.guests[1]
+    home.node.namespace.run("bridge", "fdb", "add", anchored.mac, "dev", home.port, "master", "dynamic", "sticky")
+    try:
+        net.wait_place(anchored, home.port, home.node)
+        frames.send(thief, frame_from(anchored))
+        time.sleep(0.5)
+        wrong = net.wrong(anchored, home.port, home.node)
+        check(not wrong, "; ".join(wrong))
+    finally:
+        home.node.namespace.run("bridge", "fdb", "del", anchored.mac, "dev", home.port, "master")
+    net.wait_place(anchored)
+
+
 def guest_moves(net):
     """a guest moves to another node and says so once: traffic follows within a second"""
     guest, home = net.guests[0], net.nodes[0]
@@ -258,7 +273,7 @@ def ageing(net):
             for node in rest:
                 set_ageing(node, 2)
             with owner.namespace.popen("bridge", "monitor", "fdb", stdout=subprocess.PIPE) as monitor:
-                time.sleep(4)
+                time.sleep(3)
                 monitor.terminate()
                 events = [line for line in monitor.stdout.read().splitlines() if any(guest.mac in line for guest in talkers)]
             faults = probes.faults()
@@ -390,7 +405,7 @@ def control_away(net):
     check(not wrong, "; ".join(wrong))
 
 
-CASES = [everyone_knows, known_is_not_flooded, tunnel_teaches_nothing, mac_moves, guest_moves, ageing, bgpd_dies]
+CASES = [everyone_knows, known_is_not_flooded, tunnel_teaches_nothing, mac_moves, sticky_stays, guest_moves, ageing, bgpd_dies]
 CASES_TAKEOVER = [host_dies, moves_in_bypass, control_away, dataplane_dies]
 
 if __name__ == "__main__":

@@ -242,21 +242,21 @@ def sticky_stays(net):
 
 
 def guest_moves(net):
-    """a guest moves to another node and says so once: traffic follows within a second"""
-    guest, home = net.guests[0], net.nodes[0]
+    """a guest moves to another node and says so once: traffic follows within a second; and back"""
+    guest = net.guests[0]
     net.all_known()
     try:
-        guest.plug_veth(net.nodes[1], "tap111i0")
-        guest.node.wait_port(guest.port)
-        guest.announce()
-        net.wait_place(guest, guest.port, guest.node)
-        for other in others(net, guest):
-            other.wait_ping(guest, 1)
+        move(net, guest, 1, "tap111i0")
     finally:
-        guest.plug_veth(home, "tap101i0")
-        home.wait_port(guest.port)
+        move(net, guest, 0, "tap101i0")
+
+
+def move(net, guest, number, port):
+    guest.plug_veth(net.nodes[number], port)
+    guest.node.wait_port(port)
+    net.frrs[number].wait_port(port)
     guest.announce()
-    net.wait_place(guest, guest.port, home)
+    net.wait_place(guest, port, guest.node)
     for other in others(net, guest):
         other.wait_ping(guest, 1)
 

@@ -82,6 +82,10 @@ class Frr:
             return None
         return ("port", entry["intf"]) if entry["type"] == "local" else ("vtep", entry.get("remoteVtep"))
 
+    def wait_port(self, name):
+        """zebra has this netdev in the bridge: it takes no MACs of one that it does not know yet, and is not told of them twice."""
+        eventually(lambda: "Master interface: mainvx" in self.vtysh(f"show interface {name}"), 5, f"{self.node.name}: zebra has no bridge port {name}")
+
     def log(self, name):
         text = ""
         for suffix in ("out", "log"):

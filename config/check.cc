@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several files, one per VNI, that one instance serves together; and `--check`.
+// Several files, one per VNI, and bridges to take over, that one instance serves together.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ostream>
 #include <tuple>
 
 #include "config/load.h"
-#include "config/print.h"
 #include "config/values.h"
 
 namespace vx::config {
@@ -20,6 +18,7 @@ class CrossCheck {
   void compare(const LoadResult& a, const LoadResult& b) {
     const Settings& first = *a.settings;
     const Settings& second = *b.settings;
+    if (first.mode == Mode::kTakeover || second.mode == Mode::kTakeover) return compare_takeovers(first, second, b);
     if (first.source == second.source) return tell(b, "vxlan.name", "this file is given twice");
     const auto differs = [&](const std::string& id, const std::string& x, const std::string& y) {
       if (x != y)
@@ -28,7 +27,6 @@ class CrossCheck {
                          "another instance)",
                          y, x, first.source));
     };
-    if (first.mode == Mode::kTakeover || second.mode == Mode::kTakeover) return compare_takeovers(first, second, b);
     if (first.vxlan.vni == second.vxlan.vni)
       tell(b, "vxlan.vxlan-id",
            fmt::format("{} is that of {} too", second.vxlan.vni, first.source));
@@ -82,15 +80,26 @@ bool is_same(const Problem& a, const Problem& b) {
 
 }  // namespace
 
-LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts) {
+LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts,
+                       const std::vector<std::string>& bridges) {
   LoadAllResult all;
   std::vector<LoadResult> good;
+  const auto add = [&](LoadResult result) {
+    for (const LoadResult& earlier : good) CrossCheck(all.problems).compare(earlier, result);
+    good.push_back(std::move(result));
+  };
   for (const std::string& path : paths) {
     LoadResult result = load(path, facts);
     all.problems.insert(all.problems.end(), result.problems.begin(), result.problems.end());
-    if (!result.settings) continue;
-    for (const LoadResult& earlier : good) CrossCheck(all.problems).compare(earlier, result);
-    good.push_back(std::move(result));
+    if (result.settings) add(std::move(result));
+  }
+  for (const std::string& bridge : bridges) {
+    LoadResult result;
+    result.settings = takeover_of(bridge);
+    // Of the instance it says nothing: the files do.
+    if (!good.empty()) result.settings->dataplane = good.front().settings->dataplane;
+    result.origins["bridge.takeover"] = {result.settings->source, 0};
+    add(std::move(result));
   }
   std::stable_sort(all.problems.begin(), all.problems.end(), is_before);
   all.problems.erase(std::unique(all.problems.begin(), all.problems.end(), is_same),
@@ -98,17 +107,6 @@ LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& f
   if (has_error(all.problems)) return all;
   for (LoadResult& result : good) all.settings.push_back(std::move(*result.settings));
   return all;
-}
-
-int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out,
-          std::ostream& err) {
-  const LoadAllResult all = load_all(paths, facts);
-  for (const Problem& problem : all.problems) err << to_string(problem) << '\n';
-  for (const Settings& settings : all.settings) {
-    if (paths.size() > 1) out << "# ---- " << settings.source << '\n';
-    out << print(settings);
-  }
-  return has_error(all.problems) ? 2 : 0;
 }
 
 }  // namespace vx::config

@@ -5,7 +5,6 @@
 // is cached; any thread may call.
 #pragma once
 
-#include <iosfwd>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,14 +32,11 @@ struct LoadAllResult {
   std::vector<Problem> problems;
 };
 
-// The files of one instance, one per VNI: each as load(), and then what they must agree on
-// (underlay, [dataplane]) or must not share (VNI, name, ports).
-[[nodiscard]] LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts);
-
-// `vxplane-control --check`: the effective configuration of each file to `out` (nothing when any
-// has an error), every problem to `err`, one a line. Returns the exit code: 0, or 2 on any error.
-int check(const std::vector<std::string>& paths, const HostFacts& facts, std::ostream& out,
-          std::ostream& err);
+// The files of one instance, one per VNI, each as load(), and its `--takeover BRIDGE`s, each as
+// takeover_of() with the files' [dataplane]; then what they must agree on (underlay, [dataplane])
+// or must not share (VNI, name, ports, the bridge).
+[[nodiscard]] LoadAllResult load_all(const std::vector<std::string>& paths, const HostFacts& facts,
+                                     const std::vector<std::string>& bridges = {});
 
 // `--takeover BRIDGE`: a configuration that says no more than that.
 [[nodiscard]] Settings takeover_of(const std::string& bridge);

@@ -153,7 +153,9 @@ std::string port_text(const PortSettings& port, const BridgeSettings& bridge) {
   std::string text = fmt::format("{} driver={}", port.name, driver_text(port.driver, port.devargs));
   const VlanTable& vlans = port.vlans;
   if (vlans != tunnel_vlans_of(bridge)) {
-    if (vlans == vlan_table_of({}, vlans.pvid)) {
+    if (vlans.members.is_empty()) {  // the kernel's ports only
+      text += " bridge-vids=none bridge-pvid=none";
+    } else if (vlans == vlan_table_of({}, vlans.pvid)) {
       text += fmt::format(" bridge-access={}", vlans.pvid);
     } else {
       VidSet untagged = vlans.untagged;

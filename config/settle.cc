@@ -68,6 +68,8 @@ class Settler {
            "own cannot be with takeover: the kernel's vxlan device, which stands by, needs the address");
     if (s_.vxlan.replace_kernel)
       tell(Severity::kError, "vxlan.replace-kernel", "yes cannot be with takeover: the kernel's device stands by");
+    if (is_good("vxlan.hold-port") && s_.vxlan.hold_port)
+      tell(Severity::kError, "vxlan.hold-port", "yes cannot be with takeover: the kernel's vxlan device holds the port");
     std::vector<PortSettings> own;
     std::vector<Origin> own_origins;
     for (std::size_t i = 0; i < s_.ports.size(); ++i) {

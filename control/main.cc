@@ -59,16 +59,7 @@ std::optional<Options> read_options(int argc, char** argv, int& exit) {
 }
 
 config::LoadAllResult load(const Options& options) {
-  auto all = config::load_all(options.files, config::live_host_facts());
-  if (config::has_error(all.problems)) return all;
-  for (const auto& bridge : options.bridges) all.settings.push_back(config::takeover_of(bridge));
-  return all;
-}
-
-int check(const Options& options) {
-  const auto all = load(options);
-  for (const auto& problem : all.problems) std::cerr << config::to_string(problem) << '\n';
-  return config::has_error(all.problems) ? 2 : print_effective(all.settings, std::cout, std::cerr);
+  return config::load_all(options.files, config::live_host_facts(), options.bridges);
 }
 
 // What systemd hears. Ready is when nothing is missing any more; what stays missing (a guest's port that comes later, a VTEP
@@ -169,7 +160,7 @@ int main(int argc, char** argv) {
   const auto options = read_options(argc, argv, exit);
   if (!options) return exit;
   try {
-    if (options->is_check) return check(*options);
+    if (options->is_check) return print_effective(load(*options), std::cout, std::cerr);
     return run(*options);
   } catch (const std::exception& error) {
     log_error(error.what());

@@ -29,7 +29,10 @@ std::string summary(const Takeover& takeover) {
 
 }  // namespace
 
-int print_effective(const std::vector<config::Settings>& files, std::ostream& out, std::ostream& err) {
+int print_effective(const config::LoadAllResult& all, std::ostream& out, std::ostream& err) {
+  for (const auto& problem : all.problems) err << config::to_string(problem) << '\n';
+  if (config::has_error(all.problems)) return 2;
+  const auto& files = all.settings;
   const bool asks_kernel = std::any_of(files.begin(), files.end(), [](const auto& file) { return file.mode == config::Mode::kTakeover; });
   std::optional<RouteSocket> kernel;
   std::optional<BridgeFollower> follower;

@@ -3,14 +3,14 @@
 #pragma once
 
 #include <iosfwd>
-#include <vector>
 
-#include "config/settings.h"
+#include "config/load.h"
 
 namespace vx::control {
 
-// The effective configurations to `out`; what prevents a takeover to `err`, one line each. Returns the exit code:
-// 0, or 2 when one cannot be done. Throws std::system_error without netlink.
-int print_effective(const std::vector<config::Settings>& files, std::ostream& out, std::ostream& err);
+// The effective configurations to `out` (nothing when `all` has an error); every problem, also what prevents a
+// takeover, to `err`, one line each. Returns the exit code: 0, or 2 on an error or when a takeover cannot be done. Throws
+// std::system_error when the kernel has to be asked and there is no netlink.
+int print_effective(const config::LoadAllResult& all, std::ostream& out, std::ostream& err);
 
 }  // namespace vx::control

@@ -218,8 +218,7 @@ const Case kCases[] = {
     {"Takeover",
      11,
      "bridge-vids = 2-4094\ntakeover = yes",
-     {"f:12: takeover: takeover of a kernel bridge is not in this version: use bridge or netdev "
-      "mode"}},
+     {"f:12: takeover: yes: of which bridge? takeover = NAME"}},
     {"NoTakeover", 11, "bridge-vids = 2-4094\ntakeover = no", {}},
     {"Lcores",
      13,
@@ -695,6 +694,9 @@ PortSettings random_port(std::mt19937& random, unsigned number, const BridgeSett
   port.fdb_max_learned = random() % 3;
   port.storm_pps = random() % 2 * 1000;
   port.queues = static_cast<std::uint16_t>(random() % 3);
+  for (const auto flag : {&PortFlags::learning, &PortFlags::isolated, &PortFlags::unicast_flood,
+                          &PortFlags::multicast_flood, &PortFlags::broadcast_flood})
+    if (random() % 3 == 0) port.flags.*flag = !(port.flags.*flag);
   return port;
 }
 
@@ -745,6 +747,7 @@ Settings random_settings(std::mt19937& random) {
   }
   if (flip()) s.dataplane.lcores = "1-2,4";
   s.dataplane.poll = static_cast<Poll>(random() % 2);
+  if (flip()) s.dataplane.stale_after_ms = static_cast<std::uint32_t>(40 + random() % 9961);
   return s;
 }
 

@@ -11,6 +11,7 @@
 #include "config/load.h"
 #include "config/print.h"
 #include "config/values.h"
+#include "control/takeover_check.h"
 #include "tests/config_testkit.h"
 
 namespace vx::config {
@@ -329,7 +330,7 @@ TEST(Ifupdown2Import, BridgeAsUnderlayIsToldOf) {
 
 std::string check_output(const std::vector<std::string>& paths) {
   std::ostringstream out, err;
-  EXPECT_EQ(check(paths, kNoHost, out, err), 0);
+  EXPECT_EQ(control::print_effective(load_all(paths, kNoHost), out, err), 0);
   EXPECT_EQ(err.str(), "");
   return out.str();
 }
@@ -371,7 +372,7 @@ bridge-ageing = 300
 fdb-max-learned = 65536
 [port]
 )" + ports +
-         "[dataplane]\n" + lcores + "poll = adaptive\n";
+         "[dataplane]\n" + lcores + "poll = adaptive\nstale-after = 50\n";
 }
 
 const std::string kBridgeMode = "bridge mode: vxplane is the bridge and the tunnel";
@@ -424,7 +425,7 @@ TEST(Check, PrintsAllProblemsAndExits2) {
                       "[vxlan]\nname = vx0\nvxlan-id = 0\nvxlan-local-tunnelip = "
                       "1.1.1.1\nvxlan-remoteip = 1.1.1.2\nmtu = 1500\n[underlay]\ndevice = e\n");
   std::ostringstream out, err;
-  EXPECT_EQ(check({path}, kNoHost, out, err), 2);
+  EXPECT_EQ(control::print_effective(load_all({path}, kNoHost), out, err), 2);
   EXPECT_EQ(out.str(), "");
   EXPECT_EQ(err.str(), path + ":3: vxlan-id: '0' is not a whole number from 1 to 16777215\n" +
                            path +
@@ -439,7 +440,7 @@ TEST(Check, WarningsAloneExit0) {
       "[vxlan]\nname = vx0\nvxlan-id = 1\nvxlan-local-tunnelip = 1.1.1.1\nvxlan-remoteip = "
       "1.1.1.2\nmtu = 1449\n[underlay]\ndevice = e\n[bridge]\nbridge-vids = 2\n");
   std::ostringstream out, err;
-  EXPECT_EQ(check({path}, kNoHost, out, err), 0);
+  EXPECT_EQ(control::print_effective(load_all({path}, kNoHost), out, err), 0);
   EXPECT_THAT(err.str(), HasSubstr(":6: mtu: warning: 1449 fits untagged only"));
   EXPECT_THAT(out.str(), HasSubstr("mtu = 1449"));
 }

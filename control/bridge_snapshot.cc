@@ -30,10 +30,20 @@ void BridgeFollower::audit() {
 }
 
 void BridgeFollower::read_fdb() {
-  fdb_.clear();
+  const auto before = std::exchange(fdb_, {});
   (void)kernel_.bridge_fdb(0, [&](const BridgeFdbEntry& entry) {
-    if (!is_dynamic(entry)) fdb_[key_of(entry)] = entry;
+    if (!is_dynamic(entry)) remember(entry, before);
   });
+}
+
+// A row that was away between two snapshots (a guest came and EVPN took it back) looks the same, but is said anew.
+void BridgeFollower::remember(const BridgeFdbEntry& entry, const std::map<Key, BridgeFdbEntry>& before) {
+  const Key key = key_of(entry);
+  const auto known = before.find(key);
+  const std::uint64_t said = known != before.end() ? known->second.said : ++said_;
+  BridgeFdbEntry& row = fdb_[key];
+  row = entry;
+  row.said = said;
 }
 
 void BridgeFollower::on_event(const nlmsghdr* message) {
@@ -50,7 +60,7 @@ void BridgeFollower::on_event(const nlmsghdr* message) {
       if (!entry) return;
       const auto known = fdb_.find(key_of(*entry));
       if (message->nlmsg_type == RTM_NEWNEIGH && !is_dynamic(*entry)) {
-        fdb_[key_of(*entry)] = *entry;
+        remember(*entry, fdb_);
       } else if (known != fdb_.end() && (message->nlmsg_type == RTM_NEWNEIGH || known->second.ifindex == entry->ifindex)) {
         fdb_.erase(known);
       } else {

@@ -55,10 +55,12 @@ class BridgeFollower {
   };
   [[nodiscard]] static Key key_of(const BridgeFdbEntry& entry);
   void read_fdb();
+  void remember(const BridgeFdbEntry& entry, const std::map<Key, BridgeFdbEntry>& before);
 
   RouteSocket& kernel_;
   std::function<bool(const BridgeFdbEntry&)> is_ours_;
   std::map<Key, BridgeFdbEntry> fdb_;
+  std::uint64_t said_ = 0;
   BridgeSnapshot now_;
   bool is_due_ = true, are_links_due_ = true, is_fdb_due_ = true, is_audit_due_ = false;
 };

@@ -86,8 +86,9 @@ void Control::mirror_fdb(Overlay& overlay, const KernelFdb& wanted) {
   for (const auto& [key, place] : wanted) {
     const auto known = overlay.kernel_fdb.find(key);
     const bool is_known = known != overlay.kernel_fdb.end();
-    // The kernel's are said again: a VTEP or port that came anew has lost them. External ones may have moved on.
-    if (is_known && known->second == place && place.is_external) continue;
+    // The kernel's are said again: a VTEP or port that came anew has lost them. External ones may have moved on, unless
+    // they are gone: with a VTEP that is not flooded to any more.
+    if (is_known && known->second == place && place.is_external && overlay.learner.find(key) != nullptr) continue;
     Location location;
     if (place.dst) {
       const RemoteVtep* vtep = overlay.vteps.find(*place.dst);

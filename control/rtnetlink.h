@@ -107,6 +107,7 @@ struct BridgeFdbEntry {
   std::optional<std::uint32_t> vni;   // absent: the device's own
   std::optional<std::uint16_t> port;  // UDP; absent: the device's own
   std::uint32_t used_s = 0, updated_s = 0;  // ages, whole seconds
+  std::uint64_t said = 0;                   // BridgeFollower's: another one after the row was away
   friend bool operator==(const BridgeFdbEntry&, const BridgeFdbEntry&) = default;
 };
 

@@ -264,6 +264,7 @@ class Reader {
       const std::uint64_t key = fdb_key(is_filtering ? entry.vid : kOnlyVid, entry.mac);
       KernelPlace place;
       place.is_external = (entry.flags & NTF_EXT_LEARNED) != 0;
+      if (place.is_external) place.said = entry.said;
       if ((entry.state & NUD_PERMANENT) != 0 && !place.is_external) {
         place.port = host_port_name(bridge_->name);  // local: frames to it are the host's
       } else if (entry.ifindex == vxlan_->ifindex) {

@@ -19,6 +19,7 @@ struct KernelPlace {
   std::string port;
   std::optional<IpAddress> dst;
   bool is_external = false;  // NTF_EXT_LEARNED, as a routing daemon (EVPN) sets it: a guest's frame may move it
+  std::uint64_t said = 0;    // of an external one: another after it was away, however shortly (BridgeFdbEntry)
   friend bool operator==(const KernelPlace&, const KernelPlace&) = default;
 };
 using KernelFdb = std::unordered_map<std::uint64_t, KernelPlace>;  // by fdb_key()

@@ -17,12 +17,16 @@ namespace vx::testkit {
 
 class FakeDataplane {
  public:
-  explicit FakeDataplane(std::string directory) : directory_(std::move(directory)) { start(); }
+  explicit FakeDataplane(std::string directory, bool has_netdevs = false)
+      : directory_(std::move(directory)), has_netdevs_(has_netdevs) {
+    start();
+  }
   ~FakeDataplane() { stop(); }
 
   // As after kill -9: everything it had been told is gone.
   void start() {
     rig_ = std::make_unique<SwitchboardRig>();
+    rig_->has_netdevs = has_netdevs_;
     events_ = std::make_unique<FileDescriptor>(eventfd(0, EFD_NONBLOCK));
     stop_ = std::make_unique<FileDescriptor>(eventfd(0, EFD_NONBLOCK));
     run_dir_ = std::make_unique<RunDir>(directory_);
@@ -83,6 +87,7 @@ class FakeDataplane {
   }
 
   std::string directory_;
+  bool has_netdevs_;
   std::uint64_t instance_ = 100;
   std::unique_ptr<SwitchboardRig> rig_;
   std::unique_ptr<FileDescriptor> events_, stop_;

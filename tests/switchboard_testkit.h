@@ -3,6 +3,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <net/if.h>
 
 #include <atomic>
 #include <map>
@@ -101,7 +102,7 @@ struct SwitchboardRig {
     ports[name] = port.get();
     MadePort made;
     made.port = port;
-    made.ifindex = static_cast<std::uint32_t>(ports.size());
+    made.ifindex = has_netdevs ? ::if_nametoindex(name.c_str()) : static_cast<std::uint32_t>(ports.size());
     if (config.driver == protocol::PortDriver::kAfXdp)
       made.steering = steering = std::make_shared<FakeSteering>();
     if (config.driver == protocol::PortDriver::kNetdev)
@@ -210,6 +211,7 @@ struct SwitchboardRig {
   FakePort* held = nullptr;
   unsigned hold_attempts = 0;
   bool busy = false;
+  bool has_netdevs = false;  // ports are named after real ones, which control compares
   PortIndex g1 = kNoIndex, g2 = kNoIndex;
   std::unique_ptr<Switchboard> board;
 };

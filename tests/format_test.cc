@@ -328,10 +328,30 @@ TEST(FormatStatus, NamesProcessesOverlaysAndProblems) {
             "problem    port tap1: no such netdev yet\n");
 }
 
+TEST(FormatStatus, ATakeoverSaysWhoForwardsAndWhatIsHeld) {
+  const std::string text = show("status", parse(R"({"overlays":[{"name":"vx","master":"mainvx","forwards":"kernel",
+    "held":["52:54:00:00:00:01 vlan 1"]}]})"));
+  EXPECT_NE(text.find(", bridge mainvx, forwarding: kernel\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("\n           held 52:54:00:00:00:01 vlan 1: it moved too often\n"), std::string::npos) << text;
+}
+
+TEST(FormatBypass, SaysWhoForwardsAndWhy) {
+  EXPECT_EQ(show("bypass", parse(R"({"bypass":false,"forwards":"vxplane","reason":""})")), "off: vxplane forwards\n");
+  EXPECT_EQ(show("bypass", parse(R"({"bypass":true,"forwards":"kernel","reason":"vxctl bypass on"})")),
+            "on: the kernel forwards: vxctl bypass on\n");
+}
+
+TEST(FormatFdb, EntriesOfATakenBridge) {
+  EXPECT_EQ(format_fdb_entry(parse(R"({"mac":"52:54:00:00:00:01","ifname":"vx","dst":"172.18.1.2","flags":["extern_learn"],"master":"mainvx","state":""})"), {}),
+            "52:54:00:00:00:01 dev vx dst 172.18.1.2 extern_learn master mainvx");
+  EXPECT_EQ(format_fdb_entry(parse(R"({"mac":"52:54:00:00:00:01","ifname":"tap1","flags":[],"master":"mainvx","state":"static"})"), {}),
+            "52:54:00:00:00:01 dev tap1 master mainvx static");
+}
+
 TEST(Format, AnswersOfAnotherShapeDoNotThrow) {
   for (const char* text : {"null", "[]", "{}", "5", "\"x\"", "[5,null,{}]",
                            "{\"ports\":5,\"drops\":[1],\"workers\":{\"a\":1}}"}) {
-    for (const char* object : {"fdb", "vtep", "port", "vlan", "stats", "drops", "status", "mtu"}) {
+    for (const char* object : {"fdb", "vtep", "port", "vlan", "stats", "drops", "status", "mtu", "bypass"}) {
       EXPECT_NO_THROW(static_cast<void>(show(object, parse(text), true))) << object << " " << text;
     }
     EXPECT_NO_THROW(static_cast<void>(format_result("fdb", "count", parse(text), {})));

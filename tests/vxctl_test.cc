@@ -99,6 +99,9 @@ INSTANTIATE_TEST_SUITE_P(
         LineCase{"status", R"({"object":"status","command":"show"})"},
         LineCase{"mtu", R"({"object":"mtu","command":"show"})"},
         LineCase{"mtu probe 10.0.0.1", R"({"object":"mtu","command":"probe","dst":"10.0.0.1"})"},
+        LineCase{"bypass", R"({"object":"bypass","command":"show"})"},
+        LineCase{"bypass on", R"({"object":"bypass","command":"on"})"},
+        LineCase{"b off", R"({"object":"bypass","command":"off"})"},
         LineCase{"mtu p FD00::0:1", R"({"object":"mtu","command":"probe","dst":"fd00::1"})"},
         LineCase{"mtu probe", R"({"object":"mtu","command":"probe"})"},
         LineCase{"reload", R"({"object":"reload","command":"run"})"}));
@@ -121,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "fdb vlan 1 vlan 2", "fdb 52:54:00:00:00",
                     "fdb 52:54:00:00:00:01 52:54:00:00:00:02", "fdb count vlan 1", "vtep add",
                     "vtep add x", "vtep frob", "port add", "port add x driver", "port del",
-                    "port del a b", "mtu probe x", "mtu probe 10.0.0.1 10.0.0.2", "reload now", "status x", "fdb show --watch",
+                    "port del a b", "mtu probe x", "mtu probe 10.0.0.1 10.0.0.2", "reload now", "bypass o", "bypass on off", "bypass maybe", "status x", "fdb show --watch",
                     "stats --watch=0", "fdb --run-dir"));
 
 TEST(VxctlHelp, IsThereAtEveryLevel) {

@@ -20,6 +20,7 @@ namespace vx::control {
 namespace {
 
 constexpr std::size_t kReceiveBytes = 64 * 1024;
+constexpr int kDumpAttempts = 10;  // at a list that changes while it is read
 
 // A request under construction, in a buffer that is large enough for all of ours.
 class Request {
@@ -57,12 +58,6 @@ mnl_socket* open_socket() {
   return socket;
 }
 
-int hand_on(const nlmsghdr* message, void* data) {
-  const auto& on_message = *static_cast<const RouteSocket::OnMessage*>(data);
-  if (on_message) on_message(message);
-  return MNL_CB_OK;
-}
-
 }  // namespace
 
 RouteSocket::RouteSocket() : requests_(open_socket()), events_(open_socket()) {
@@ -84,19 +79,47 @@ RouteSocket::~RouteSocket() {
 }
 
 int RouteSocket::talk(nlmsghdr* message, const OnMessage& on_message) {
+  const bool is_dump = (message->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+  std::vector<char> answers;
+  for (int attempt = 1;; ++attempt) {
+    answers.clear();
+    bool is_interrupted = false;
+    if (const int error = ask(message, answers, is_interrupted); error != 0) return error;
+    // What changed while it was read may be missing; what an event told of since, we ask for again anyway.
+    if (!is_dump || !is_interrupted || attempt == kDumpAttempts) break;
+  }
+  int remaining = static_cast<int>(answers.size());
+  if (on_message)
+    for (auto* answer = reinterpret_cast<nlmsghdr*>(answers.data()); mnl_nlmsg_ok(answer, remaining); answer = mnl_nlmsg_next(answer, &remaining))
+      on_message(answer);
+  return 0;
+}
+
+// One question and all of its answers, aligned as the kernel sent them.
+int RouteSocket::ask(nlmsghdr* message, std::vector<char>& answers, bool& is_interrupted) {
   message->nlmsg_seq = ++sequence_;
   if (mnl_socket_sendto(requests_, message, message->nlmsg_len) < 0) return errno;
-  const bool is_dump = (message->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
-  const bool wants_ack = (message->nlmsg_flags & NLM_F_ACK) != 0;
+  const bool is_single = (message->nlmsg_flags & (NLM_F_DUMP | NLM_F_ACK)) == 0;
   std::vector<char> buffer(kReceiveBytes);
   for (;;) {
     const auto got = mnl_socket_recvfrom(requests_, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
     if (got < 0) return errno;
-    const int verdict = mnl_cb_run(buffer.data(), static_cast<std::size_t>(got), sequence_,
-                                   mnl_socket_get_portid(requests_), hand_on, const_cast<OnMessage*>(&on_message));
-    if (verdict < 0 && errno == EPROTO) continue;  // an answer to an earlier, broken-off question
-    if (verdict < 0) return errno;
-    if (verdict == MNL_CB_STOP || (!is_dump && !wants_ack)) return 0;
+    int remaining = static_cast<int>(got);
+    for (auto* answer = reinterpret_cast<nlmsghdr*>(buffer.data()); mnl_nlmsg_ok(answer, remaining); answer = mnl_nlmsg_next(answer, &remaining)) {
+      if (answer->nlmsg_seq != sequence_) continue;  // to an earlier, broken-off question
+      is_interrupted |= (answer->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+      if (answer->nlmsg_type == NLMSG_ERROR || answer->nlmsg_type == NLMSG_DONE) {  // both begin with a negative errno, or 0
+        int error = 0;
+        if (mnl_nlmsg_get_payload_len(answer) >= sizeof error) std::memcpy(&error, mnl_nlmsg_get_payload(answer), sizeof error);
+        return -error;
+      }
+      if (answer->nlmsg_type < NLMSG_MIN_TYPE) continue;
+      const auto* bytes = reinterpret_cast<const char*>(answer);
+      answers.insert(answers.end(), bytes, bytes + answer->nlmsg_len);
+      answers.resize(NLMSG_ALIGN(answers.size()));
+      if (is_single) return 0;
+    }
   }
 }
 

@@ -198,8 +198,10 @@ class RouteSocket : public KernelNetwork {
                        const std::function<void(std::size_t index, int error)>& on_error);
 
  private:
-  // Sends a finished request and hands every message of the answer on. 0 or an errno.
+  // Sends a finished request and hands every message of the answer on, of a dump that the kernel calls interrupted those of another
+  // one: nothing is handed on of half an answer. 0 or an errno.
   int talk(nlmsghdr* message, const OnMessage& on_message);
+  int ask(nlmsghdr* message, std::vector<char>& answers, bool& is_interrupted);
 
   mnl_socket* requests_ = nullptr;
   mnl_socket* events_ = nullptr;

@@ -288,7 +288,36 @@ def devices_made_anew(net):
         check(net.krypton.json("bypass")["forwards"] == "vxplane", lambda: f"{net.krypton.json('bypass')}")
 
 
-FOLLOWING = [ports_come_and_go, remotes_come_and_go, mtu_followed, port_flags, static_entries, thousand_entries, devices_made_anew]
+def among_many_netdevs(net):
+    """on a host with 120 other netdevs, some of which come and go all the time, nothing is lost and no port is attached anew"""
+    node, (a, _, c, _) = net.krypton, net.guests
+    all_talk(net)
+    many = [f"veth{number}" for number in range(60)]
+
+    def batch(*lines):
+        node.namespace.run("ip", "-batch", "-", input="".join(line + "\n" for line in lines), stdin=None, seconds=60)
+
+    def attached():
+        return node.log("vxplane-control").count("attached") if in_takeover(net) else 0
+    batch(*[f"link add {name} type veth peer name {name}p" for name in many])
+    try:
+        with fifth_guest(net) as guest:  # its port comes last in the kernel's list
+            node.namespace.ip("link", "set", guest.port, "master", "mainvx")
+            node.wait_port(guest.port)
+            node.wait_ready()
+            before = attached()
+            with Probes((a, c), (c, guest), (guest, a)) as probes:
+                end = time.monotonic() + 3
+                while time.monotonic() < end:
+                    batch(*["link add churn type veth peer name churnp", "link del churn"] * 20)
+                faults = [stream.fault() for stream in probes.stop() if stream.window().lost or stream.extras]
+            check(not faults, lambda: "; ".join(faults))
+            check(attached() == before, lambda: f"{attached() - before} times a port was attached again")
+    finally:
+        batch(*[f"link del {name}" for name in many])
+
+
+FOLLOWING = [among_many_netdevs, ports_come_and_go, remotes_come_and_go, mtu_followed, port_flags, static_entries, thousand_entries, devices_made_anew]
 
 if __name__ == "__main__":
     suite = Suite("follow")

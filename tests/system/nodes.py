@@ -12,7 +12,7 @@ import time
 
 from cases import Failed, eventually
 from instance import Instance
-from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, Lab, Wire, tag_edge
+from lab import OVERLAY_MTU, UNDERLAY_DEVICE, UNDERLAY_MTU, Guest, Lab, Wire, core_of, tag_edge
 
 VNI = 1000
 
@@ -181,7 +181,7 @@ class TakeoverNode(Instance, KernelNode):
 
     def __init__(self, lab, name, number, wire, settings=None, dataplane_flags=(), start=True, **options):
         super().__init__(lab, name, number, wire, **options)
-        self.prepare_instance(dataplane_flags)
+        self.prepare_instance(dataplane_flags or ["--lcores", core_of(number)])
         self.launcher = {"vxplane-dataplane": FAVOURED}
         self.settings = settings
         if start:

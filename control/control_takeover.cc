@@ -52,6 +52,8 @@ std::vector<config::Settings> Control::read_kernel() {
 void Control::follow_kernel(Milliseconds now) {
   auto settings = read_kernel();
   if (settings != effective_) {
+    // What vxplane can forward no longer the kernel has back before anything is taken down.
+    if (!why_bypassed().empty()) update_fail_open();
     adopt_settings(std::move(settings));
     if (underlay_) underlay_->resync(now);
     watch_vteps(now);

@@ -256,6 +256,7 @@ def devices_made_anew(net):
     try:
         with Probes((a, c), (d, b), (a, b), seconds=30) as probes:
             time.sleep(0.3)
+            begun = time.monotonic()
             node.namespace.ip("link", "del", "vxlan_mainvx")
             time.sleep(0.3)
             node.make_tunnel()
@@ -275,6 +276,8 @@ def devices_made_anew(net):
                 window = stream.window(at, until)
                 figures[f"{what} anew, {stream.name}"] = max([gap[2] * 1000 + gap[3] - at * 1000 for gap in window.gaps], default=0.0)
             check(not stream.extras, stream.fault())
+        window = streams[2].window(begun, tunnel + 2)
+        check(not window.lost, lambda: f"{window.lost} packets between local guests were lost while the tunnel was made anew: {window.gaps}")
     finally:
         for guest in net.guests:
             guest.namespace.ip("neigh", "flush", "all", "nud", "permanent", check=False)

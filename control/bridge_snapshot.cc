@@ -19,6 +19,7 @@ BridgeFollower::Key BridgeFollower::key_of(const BridgeFdbEntry& entry) {
 }
 
 void BridgeFollower::resync() {
+  fdb_.clear();  // what was away meanwhile is said anew
   read_fdb();
   is_due_ = are_links_due_ = is_fdb_due_ = is_audit_due_ = true;
 }

@@ -40,15 +40,7 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
 
   client_.on_disconnect([this] { on_disconnected(); });
   loop_.add(kernel_.event_fd(), EPOLLIN, [this](std::uint32_t) {
-    const Milliseconds now = EventLoop::now();
-    bool links_changed = false;
-    if (!kernel_.read_events([&](const nlmsghdr* message) { on_kernel_event(message, now, links_changed); })) {
-      resync_kernel(now);
-      if (has_takeover()) follower_.resync();
-    }
-    if (links_changed) is_mirror_due_ = true;
-    if (underlay_) underlay_->tick(now);
-    if (links_changed || (underlay_ && underlay_->take_changed())) sync();
+    if (read_kernel_events(EventLoop::now())) sync();
   });
   loop_.every(kConnectEvery, [this](Milliseconds) { try_connect(); });
   loop_.every(kTickEvery, [this](Milliseconds now) {
@@ -62,6 +54,8 @@ Control::Control(EventLoop& loop, std::string run_dir, std::vector<config::Setti
     run_probes(now);
   });
   loop_.every(kHousekeepingEvery, [this](Milliseconds now) {
+    // What the kernel has said before it is written to.
+    if (has_takeover() && read_kernel_events(now)) sync();
     if (has_takeover() && follower_.is_due()) follow_kernel(now);
     age(now);
     if (has_takeover()) run_exports(now);
@@ -114,7 +108,8 @@ void Control::adopt_settings(std::vector<config::Settings> settings) {
     overlay->learner.set_follows_kernel(overlay->is_takeover());
     overlay->learner.set_hold_sink([this, one = overlay.get()](const FdbEvent& event) { on_hold(*one, event); });
     overlay->configure_vteps();
-    if (is_new && overlay->is_takeover()) start_export(*overlay);
+    if (overlay->is_takeover() && !overlay->fdb_export) start_export(*overlay);
+    if (!overlay->is_takeover() && overlay->fdb_export) stop_takeover(*overlay);
     if (is_new) restore_overlay(*overlay);
     overlays_.push_back(std::move(overlay));
   }
@@ -146,10 +141,13 @@ Control::ReloadResult Control::reload() {
   std::size_t vteps_before = 0, vteps_after = 0;
   for (const auto& overlay : overlays_) vteps_before += overlay->vteps.all().size();
   const auto overlays_before = overlays_.size();
+  const bool goes_on = std::any_of(loaded.settings.begin(), loaded.settings.end(), [](const auto& one) { return one.mode == config::Mode::kTakeover; });
+  if (has_takeover() && !goes_on) give_back();
   apply(std::move(loaded.settings));
   for (const auto& overlay : overlays_) vteps_after += overlay->vteps.all().size();
   resync_kernel(EventLoop::now());
   configure_ports();
+  mirror_fdbs();
   if (client_.is_connected() && set_workers() && !workers_problem_.empty()) result.problems.push_back(workers_problem_);
   sync();
   save();
@@ -187,9 +185,29 @@ void Control::resync_kernel(Milliseconds now) {
   is_mirror_due_ = true;
 }
 
+// True: something to sync() for.
+bool Control::read_kernel_events(Milliseconds now) {
+  bool links_changed = false;
+  if (!kernel_.read_events([&](const nlmsghdr* message) { on_kernel_event(message, now, links_changed); })) {
+    resync_kernel(now);
+    if (has_takeover()) follower_.resync();
+    for (auto& overlay : overlays_)
+      if (overlay->fdb_export) overlay->fdb_export->changed_all();
+  }
+  if (links_changed) is_mirror_due_ = true;
+  if (underlay_) underlay_->tick(now);
+  return links_changed || (underlay_ && underlay_->take_changed());
+}
+
 void Control::on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed) {
   if (underlay_) underlay_->on_event(message, now);
-  if (has_takeover()) follower_.on_event(message);
+  if (has_takeover()) {
+    follower_.on_event(message);
+    if (message->nlmsg_type == RTM_DELNEIGH)
+      if (const auto row = parse_bridge_fdb(message))
+        for (auto& overlay : overlays_)
+          if (overlay->fdb_export) overlay->fdb_export->lost(*row);
+  }
   const auto link = parse_link(message);
   if (!link) return;
   links_changed = true;
@@ -335,7 +353,8 @@ void Control::take_over_vteps(Overlay& overlay) {
     const RemoteVtep* known = before.find(vtep.address);
     if (known == nullptr && overlay.settings.vxlan.vtep_learning == config::VtepLearning::kNo) continue;
     overlay.vteps.add(vtep.address, known != nullptr ? known->origin : VtepOrigin::kLearned,
-                      known != nullptr ? known->flood : vtep.flood != 0, vtep.index);
+                      known != nullptr ? known->flood : vtep.flood != 0 && overlay.settings.vxlan.vtep_learning == config::VtepLearning::kFlood,
+                      vtep.index);
   }
   overlay.configure_vteps();
   restore(overlay, stored, ports_);

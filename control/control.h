@@ -103,11 +103,15 @@ class Control {
   void mirror_fdb(Overlay& overlay, const KernelFdb& wanted);
   void import_learned();
   void start_export(Overlay& overlay);
+  void stop_takeover(Overlay& overlay);
+  void give_back();
   void run_exports(Milliseconds now);
   [[nodiscard]] bool does_kernel_forward() const;
   [[nodiscard]] std::string why_bypassed() const;
+  [[nodiscard]] bool has_left(const Overlay& overlay, const config::PortSettings& port) const;
   void update_fail_open();
   void on_kernel_event(const nlmsghdr* message, Milliseconds now, bool& links_changed);
+  bool read_kernel_events(Milliseconds now);
   void resync_kernel(Milliseconds now);
   void watch_vteps(Milliseconds now);
   void derive_locals();

@@ -112,6 +112,9 @@ void Control::mirror_fdb(Overlay& overlay, const KernelFdb& wanted) {
     FdbEntry entry;
     entry.location = location;
     const AddResult result = place.is_external ? overlay.learner.set_external(key, location) : overlay.learner.set_kernel(key, entry);
+    if (result == AddResult::kFull && !is_known)
+      log_warning(fmt::format("{}: {} vlan {} is an entry of the kernel's, for which there is no room", overlay.name(),
+                              format_mac(fdb_key_mac(key)), fdb_key_vid(key)));
     if (result == AddResult::kRefusedExists && !is_known)
       log_warning(fmt::format("{}: {} vlan {} is an entry of the kernel's, but vxctl added another, which stays", overlay.name(),
                               format_mac(fdb_key_mac(key)), fdb_key_vid(key)));
@@ -132,6 +135,26 @@ void Control::start_export(Overlay& overlay) {
   });
   overlay.fdb_export->pause();
   overlay.learner.set_on_changed([one = overlay.fdb_export.get()](std::uint64_t key) { one->changed(key); });
+}
+
+// The same tunnel in another mode from now on: nothing of the kernel's FDB is ours to follow or to write.
+void Control::stop_takeover(Overlay& overlay) {
+  overlay.learner.set_on_changed({});
+  overlay.fdb_export.reset();
+  for (const auto& [key, place] : overlay.kernel_fdb) {
+    if (place.is_external) (void)overlay.learner.remove_external(key);
+    else (void)overlay.learner.remove_kernel(key);
+  }
+  overlay.kernel_fdb.clear();
+  overlay.kernel_bridge = overlay.kernel_vxlan = 0;
+}
+
+// The kernel forwards from now on, whatever is taken down next.
+void Control::give_back() {
+  if (!client_.is_connected() || !told_fail_open_ || told_fail_open_->bypass != 0) return;
+  auto given_back = *told_fail_open_;
+  given_back.bypass = 1;
+  if (client_.request(protocol::MessageType::kFailOpenSet, given_back)) told_fail_open_ = given_back;
 }
 
 bool Control::does_kernel_forward() const { return !client_.is_connected() || !told_fail_open_ || told_fail_open_->bypass != 0; }
@@ -180,6 +203,15 @@ void Control::import_learned() {
   }
 }
 
+// Unplugged since the kernel was looked at last: the settings follow within a tick, the others' frames are no affair of it.
+bool Control::has_left(const Overlay& overlay, const config::PortSettings& port) const {
+  if (port.driver != config::Driver::kNetdev) return false;
+  const Link* link = ports_.link_of(port.name);
+  if (link == nullptr || (overlay.kernel_bridge != 0 && link->master != overlay.kernel_bridge)) return true;
+  const ManagedPort* managed = ports_.find(port.name);
+  return managed != nullptr && managed->status == PortStatus::kLost && EventLoop::now() < managed->next_try;
+}
+
 std::string Control::why_bypassed() const {
   if (is_bypassed_) return "vxctl bypass on";
   for (std::size_t i = 0; i < takeovers_.size(); ++i)
@@ -194,10 +226,10 @@ std::string Control::why_bypassed() const {
     if (!overlay->local) return fmt::format("{}: no local address yet", overlay->name());
     if (!installer_.overlays().contains(overlay->index)) return fmt::format("{}: {}", overlay->name(), installer_.complaint());
     for (const auto& port : overlay->settings.ports) {
-      if (!port.is_kernels) continue;
+      if (!port.is_kernels || has_left(*overlay, port)) continue;
       if (const auto why = lacks(port.name); !why.empty()) return why;
     }
-    if (EventLoop::now() - connected_at_ >= kResolveTime) continue;
+    if (!does_kernel_forward() || EventLoop::now() - connected_at_ >= kResolveTime) continue;
     for (const auto& [address, vtep] : overlay->vteps.all()) {
       const auto* told = installer_.vtep(overlay->index, vtep.index);
       if (vtep.flood && (told == nullptr || told->resolved == 0)) return fmt::format("VTEP {} is not resolved yet", format_ip(address));

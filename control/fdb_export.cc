@@ -105,6 +105,13 @@ bool FdbExport::wrote(const BridgeFdbEntry& entry) const {
   return !is_kernels_word && (!is_tunnel || at->second.written.dst == entry.dst);
 }
 
+void FdbExport::lost(const BridgeFdbEntry& entry) {
+  if (is_paused_ || !wrote(entry)) return;
+  Row& row = rows_.at(row_of(entry.mac, entry.vid, entry.master == 0 && entry.dst.has_value()));
+  row.is_lost = true;
+  if (row.owner != 0) changed(row.owner);
+}
+
 bool FdbExport::is_kernels(std::uint64_t key, RowKey row_key) const {
   const FdbEntry* entry = learner_.find(key);
   if (entry == nullptr || entry->origin == FdbOrigin::kDynamic) return false;

@@ -69,6 +69,9 @@ class FdbExport {
   void resume();
   [[nodiscard]] bool is_paused() const noexcept { return is_paused_; }
 
+  // The kernel has dropped that row (somebody deleted it, its port was down for a moment): if it was written here and
+  // is still wanted, it is written again.
+  void lost(const BridgeFdbEntry& entry);
   // The row says what was written here: not the kernel's word, even if it is static.
   [[nodiscard]] bool wrote(const BridgeFdbEntry& entry) const;
   [[nodiscard]] std::size_t waiting() const noexcept { return queue_.size() - queue_done_; }

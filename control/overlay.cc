@@ -83,6 +83,9 @@ void restore(Overlay& overlay, const StoredOverlay& stored, PortManager& ports) 
     } else if (!entry.dst.empty()) {
       const auto address = parse_ip(entry.dst);
       const RemoteVtep* vtep = address ? overlay.vteps.find(*address) : nullptr;
+      // A bridge that is made anew gets its remotes one by one.
+      if (vtep == nullptr && address && overlay.is_takeover() && overlay.vteps.add(*address, VtepOrigin::kLearned, false))
+        vtep = overlay.vteps.find(*address);
       if (vtep == nullptr) continue;  // no longer a VTEP of this overlay
       in.location = Location::vtep(vtep->index);
     } else {

@@ -85,6 +85,10 @@ Json Requests::port_del(const Json& request) {
   const auto name = api::field<std::string>(request, "name").value_or("");
   if (name.empty()) return api::error("port del: a name is needed", api::Exit::kUsage);
   const auto is_it = [&](const config::PortSettings& port) { return port.name == name; };
+  for (const auto& overlay : control_.overlays())
+    for (const auto& port : overlay->settings.ports)
+      if (port.is_kernels && is_it(port))
+        return api::error(fmt::format("port {} is the kernel bridge's: ip link set dev {} nomaster", name, name));
   std::size_t added = 0, configured = 0;
   for (auto& overlay : control_.overlays()) {
     added += std::erase_if(overlay->added_ports, is_it);

@@ -293,9 +293,15 @@ int RouteSocket::delete_bridge_vlan(int ifindex, std::uint16_t vid) {
 
 bool RouteSocket::read_events(const OnMessage& on_message) {
   std::vector<char> buffer(kReceiveBytes);
+  bool is_lost = false;
   for (;;) {
     const auto got = mnl_socket_recvfrom(events_, buffer.data(), buffer.size());
-    if (got < 0) return errno != ENOBUFS;
+    // What still waits is older than the answers to the questions that follow.
+    if (got < 0 && errno == ENOBUFS) {
+      is_lost = true;
+      continue;
+    }
+    if (got < 0) return !is_lost;
     int remaining = static_cast<int>(got);
     for (auto* message = reinterpret_cast<nlmsghdr*>(buffer.data()); mnl_nlmsg_ok(message, remaining);
          message = mnl_nlmsg_next(message, &remaining))

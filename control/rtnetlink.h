@@ -23,7 +23,7 @@ namespace vx::control {
 // A bridge, as `ip -d link show` has it.
 struct BridgeInfo {
   std::uint32_t ageing_cs = 30000;  // 1/100 s
-  bool vlan_filtering = false;
+  bool vlan_filtering = false, stp = false, multicast_snooping = false, multicast_querier = false;
   std::uint16_t vlan_protocol = 0x8100;
   friend bool operator==(const BridgeInfo&, const BridgeInfo&) = default;
 };

@@ -113,6 +113,9 @@ BridgeInfo bridge_of(const nlattr* nest) {
   const auto data = nested<IFLA_BR_MAX + 1>(nest);
   BridgeInfo bridge;
   if (is_u32(data[IFLA_BR_AGEING_TIME])) bridge.ageing_cs = mnl_attr_get_u32(data[IFLA_BR_AGEING_TIME]);
+  bridge.stp = is_u32(data[IFLA_BR_STP_STATE]) && mnl_attr_get_u32(data[IFLA_BR_STP_STATE]) != 0;
+  bridge.multicast_snooping = u8_of(data, IFLA_BR_MCAST_SNOOPING, 0) != 0;
+  bridge.multicast_querier = u8_of(data, IFLA_BR_MCAST_QUERIER, 0) != 0;
   bridge.vlan_filtering = u8_of(data, IFLA_BR_VLAN_FILTERING, 0) != 0;
   bridge.vlan_protocol = be16_of(data, IFLA_BR_VLAN_PROTOCOL, bridge.vlan_protocol);
   return bridge;

@@ -95,6 +95,11 @@ class Reader {
     result_.bridge = bridge_->ifindex;
     if (bridge_->bridge->vlan_filtering && bridge_->bridge->vlan_protocol != kVlan8021Q)
       return refuse(fmt::format("takeover: {} filters 802.1ad VLANs; 802.1Q only", name)), false;
+    if (bridge_->bridge->stp)
+      return refuse(fmt::format("takeover: {} runs spanning tree, whose frames vxplane would take: ip link set {} type bridge stp_state 0", name, name)), false;
+    if (bridge_->bridge->multicast_snooping && bridge_->bridge->multicast_querier)
+      return refuse(fmt::format("takeover: {} asks for multicast groups, and would hear no answers: ip link set {} type bridge mcast_querier 0",
+                                name, name)), false;
     std::vector<const Link*> tunnels;
     for (const auto& link : kernel_.links)
       if (link.master == bridge_->ifindex && link.vxlan) tunnels.push_back(&link);
@@ -211,6 +216,9 @@ class Reader {
       if (!link.is_up || !link.bridge_port->is_forwarding) continue;
       if (link.bridge_port->locked)
         refuse(fmt::format("takeover: port {} is locked, which vxplane does not do: bridge link set dev {} locked off", link.name, link.name));
+      for (const auto& upper : kernel_.links)
+        if (upper.kind == "vlan" && upper.lower == link.ifindex)
+          refuse(fmt::format("takeover: port {}: {} on it takes frames before the bridge does, which vxplane would not leave to it", link.name, upper.name));
       if (link.bridge_port->hairpin)
         remark(fmt::format("takeover: port {}: hairpin is not done: its guests do not reach each other", link.name));
       if (kernel_.policed.contains(link.ifindex))
@@ -256,6 +264,8 @@ class Reader {
     for (const auto& entry : kernel_.fdb)
       if (entry.ifindex == vxlan_->ifindex && entry.dst && !entry.mac.is_zero()) behind[entry.mac.to_u48()] = &entry;
     const bool is_filtering = bridge_->bridge->vlan_filtering;
+    const VlanTable hosts = vlans_of(bridge_->ifindex);
+    const std::uint16_t tunnel_pvid = is_filtering ? vlans_of(vxlan_->ifindex).pvid : kOnlyVid;
     for (const auto& entry : kernel_.fdb) {
       const bool is_ours = entry.master == bridge_->ifindex || entry.ifindex == bridge_->ifindex;
       if (!is_ours || entry.dst || entry.mac.is_zero() || (entry.mac.bytes[0] & 1) != 0) continue;
@@ -266,6 +276,8 @@ class Reader {
       place.is_external = (entry.flags & NTF_EXT_LEARNED) != 0;
       if (place.is_external) place.said = entry.said;
       if ((entry.state & NUD_PERMANENT) != 0 && !place.is_external) {
+        // Every port has one for each of its VLANs; the host itself is in few of them.
+        if (!hosts.members.contains(fdb_key_vid(key))) continue;
         place.port = host_port_name(bridge_->name);  // local: frames to it are the host's
       } else if (entry.ifindex == vxlan_->ifindex) {
         const auto remote = behind.find(entry.mac.to_u48());
@@ -273,14 +285,20 @@ class Reader {
         place.dst = remote->second->dst;
       } else if (const Link* port = link(entry.ifindex)) {
         place.port = port->name;
+      } else {
+        continue;  // it has just gone
       }
       result_.fdb[key] = std::move(place);
     }
-    // An entry of the vxlan alone (`bridge fdb add MAC dev VXLAN dst IP`): where the bridge floods, one VTEP gets it.
+    // An entry of the vxlan alone (`bridge fdb add MAC dev VXLAN dst IP`): where the bridge floods, one VTEP gets it. The
+    // bridge may learn the MAC at a port all the same.
     for (const auto& [mac, entry] : behind) {
-      const std::uint16_t vid = is_filtering ? vlans_of(vxlan_->ifindex).pvid : kOnlyVid;
-      if (vid == kNoPvid || (entry->flags & NTF_EXT_LEARNED) != 0) continue;
-      result_.fdb.try_emplace(fdb_key(vid, entry->mac), KernelPlace{{}, entry->dst, false});
+      if (tunnel_pvid == kNoPvid || (entry->flags & NTF_EXT_LEARNED) != 0) continue;
+      KernelPlace place;
+      place.dst = entry->dst;
+      place.is_external = true;
+      place.said = entry->said;
+      result_.fdb.try_emplace(fdb_key(tunnel_pvid, entry->mac), place);
     }
   }
 

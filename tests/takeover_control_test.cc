@@ -140,6 +140,49 @@ TEST_F(TakeoverControl, WhatVxplaneLearnsIsInTheKernel) {
   EXPECT_TRUE(eventually([&] { return !row(1) && !row(2) && !row(2, true); }, kFollowed));
 }
 
+// Somebody deletes it, or the port was down for a moment: a routing daemon would withdraw the MAC.
+TEST_F(TakeoverControl, ARowOfOursThatTheKernelDropsIsWrittenAgain) {
+  start_and_wait();
+  dataplane->learn(key_of(1), Location::port(dataplane->index_of("g1")));
+  ASSERT_TRUE(eventually([&] { return is_row_on(1, "g1"); }, kFollowed));
+  sh("bridge fdb del " + text_of(1) + " dev g1 master");
+  EXPECT_TRUE(eventually([&] { return is_row_on(1, "g1"); }, kFollowed));
+}
+
+TEST_F(TakeoverControl, APortThatIsUnpluggedIsNoReasonToBypass) {
+  sh("ip link set g2 master mainvx");
+  start_and_wait();
+  ASSERT_TRUE(has_port("g2"));
+  sh("ip link set g2 nomaster");
+  EXPECT_TRUE(eventually([&] {
+    EXPECT_EQ(control->bypass_reason(), "");
+    return !has_port("g2");
+  }, kFollowed));
+}
+
+TEST_F(TakeoverControl, TheKernelsPortIsNotVxctlsToDelete) {
+  start_and_wait();
+  EXPECT_EQ(ask({{"object", "port"}, {"command", "del"}, {"name", "g1"}})["error"],
+            "port g1 is the kernel bridge's: ip link set dev g1 nomaster");
+  EXPECT_TRUE(has_port("g1"));
+}
+
+TEST_F(TakeoverControl, AReloadMayTurnItOffAndOnAgain) {
+  sh("bridge fdb add " + text_of(1) + " dev g1 master static");
+  start_and_wait();
+  ASSERT_TRUE(eventually([&] { return is_told_at(1, "g1", true); }, kFollowed));
+  const auto takeover = config;
+  config[0] = control->overlays()[0]->settings;
+  config[0].mode = config::Mode::kBridge;
+  config[0].bridge.takeover.clear();
+  config[0].ports.clear();
+  EXPECT_TRUE(control->reload().is_done);
+  EXPECT_TRUE(eventually([&] { return !has_port("g1") && !told(key_of(1)); }, kFollowed));
+  config = takeover;
+  EXPECT_TRUE(control->reload().is_done);
+  EXPECT_TRUE(eventually([&] { return is_armed() && is_told_at(1, "g1", true); }, kFollowed));
+}
+
 TEST_F(TakeoverControl, TheKernelsEntriesAreNotInTheStateFile) {
   sh("bridge fdb add " + text_of(1) + " dev g1 master static; bridge fdb add " + text_of(2) + " dev vx extern_learn master;"
      "bridge fdb add " + text_of(2) + " dev vx dst 172.18.1.2 self extern_learn");

@@ -56,7 +56,7 @@ class TakeoverRig : public ::testing::Test {
     all.push_back(device(kVlanDevice, "enp35s0.4003", 1400));
     all.back().kind = "vlan", all.back().vid = 4003, all.back().lower = kNic;
     all.push_back(device(kBridge, "mainvx", 1332));
-    all.back().kind = "bridge", all.back().bridge = BridgeInfo{30000, true, 0x8100};
+    all.back().kind = "bridge", all.back().bridge = BridgeInfo{.vlan_filtering = true};
     all.push_back(device(kVxlan, "vxlan_mainvx", 1332));
     all.back().kind = "vxlan", all.back().master = kBridge, all.back().vxlan = VxlanInfo{};
     all.back().vxlan->vni = 1000, all.back().vxlan->local = kUs;

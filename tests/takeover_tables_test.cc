@@ -41,6 +41,7 @@ TEST_F(TakeoverFdb, LocalEntriesAreTheHosts) {
   row(kBridge, kOwnMac, 1, NUD_PERMANENT);
   row(kTap1, mac(0xfe), 1, NUD_PERMANENT);  // a tap's own MAC: local too
   row(kBridge, kOwnMac, 0, NUD_PERMANENT);  // for no frame of a bridge that filters
+  row(kTap1, mac(0xfe), 300, NUD_PERMANENT);  // a trunk has one in each VLAN; the host is not in this one
   EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(1, kOwnMac), at("vxp-mainvx")), Pair(fdb_key(1, mac(0xfe)), at("vxp-mainvx"))));
 }
 
@@ -97,13 +98,13 @@ TEST_F(TakeoverFdb, AnExternalLocalRowIsAPortsThatAFrameMayMove) {
   EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(7, mac(1)), at("tap100i0", true))));
 }
 
-TEST_F(TakeoverFdb, AnOperatorsVxlanRowIsAStaticEntryOfThePvid) {
+TEST_F(TakeoverFdb, AnOperatorsVxlanRowIsOfThePvidAndGivesWayToAPort) {
   tunnel_row(mac(1), kThird);
-  EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(1, mac(1)), behind(kThird))));
+  EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(1, mac(1)), behind(kThird, true))));
   kernel.vlans[kVxlan] = {{7, 0}};
   EXPECT_THAT(read().fdb, IsEmpty()) << "no PVID: the row has no VLAN to be in";
   make_unfiltered();
-  EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(kOnlyVid, mac(1)), behind(kThird))));
+  EXPECT_THAT(read().fdb, UnorderedElementsAre(Pair(fdb_key(kOnlyVid, mac(1)), behind(kThird, true))));
 }
 
 // ---- the underlay ----
@@ -219,6 +220,22 @@ TEST_F(TakeoverRefusal, WhatIsDown) {
 TEST_F(TakeoverRefusal, ALockedPort) {
   link(kTap1).bridge_port->locked = true;
   EXPECT_EQ(refusal(), "takeover: port tap100i0 is locked, which vxplane does not do: bridge link set dev tap100i0 locked off");
+}
+
+TEST_F(TakeoverRefusal, SpanningTreeAndAQuerierWhoseFramesWouldBeTaken) {
+  link(kBridge).bridge->stp = true;
+  EXPECT_THAT(refusal(), HasSubstr("type bridge stp_state 0"));
+  link(kBridge).bridge->stp = false;
+  link(kBridge).bridge->multicast_querier = true;
+  EXPECT_TRUE(read().settings) << "without snooping it does not matter";
+  link(kBridge).bridge->multicast_snooping = true;
+  EXPECT_THAT(refusal(), HasSubstr("type bridge mcast_querier 0"));
+}
+
+TEST_F(TakeoverRefusal, APortWithAVlanDeviceOnIt) {
+  kernel.links.push_back(device(31, "tap100i0.20"));
+  kernel.links.back().kind = "vlan", kernel.links.back().vid = 20, kernel.links.back().lower = kTap1;
+  EXPECT_THAT(refusal(), HasSubstr("port tap100i0: tap100i0.20 on it takes frames"));
 }
 
 TEST_F(TakeoverRefusal, ServiceVlansButNotOfABridgeThatDoesNotFilter) {

@@ -321,9 +321,10 @@ def in_lab(network, *arguments, **options):
 class Pair(Network):
     """krypton (1) and xenon (2), of the given kinds, on one wire; guests 1 and 2 on krypton, 3 and 4 on xenon."""
 
-    def __init__(self, lab, kinds, guests=True, tags=(None,) * 4, offloads=False, **options):
+    def __init__(self, lab, kinds, guests=True, tags=(None,) * 4, offloads=False, queues=1, **options):
         self.lab, self.kinds = lab, kinds
         self.wire = Wire(lab)
+        options["queues"] = queues
         common = {key: value for key, value in options.items() if key not in ("krypton", "xenon")}
         ports = ["tap*i* driver=netdev"]
         self.krypton = make_node(kinds[0], lab, "krypton", 1, self.wire, remotes=[2],
@@ -333,7 +334,7 @@ class Pair(Network):
         self.nodes = [self.krypton, self.xenon]
         self.guests = []
         if guests:
-            self.guests = [Guest(lab, number, tag=tag, offloads=offloads) for number, tag in zip((1, 2, 3, 4), tags)]
+            self.guests = [Guest(lab, number, tag=tag, offloads=offloads, queues=queues) for number, tag in zip((1, 2, 3, 4), tags)]
             for guest in self.guests[:2]:
                 guest.plug_veth(self.krypton, f"tap10{guest.number}i0")
             for guest in self.guests[2:]:

@@ -156,6 +156,32 @@ def switch_over(net):
         flow.finish()
 
 
+def many_in_a_row(net):
+    """switched over and back every few milliseconds with a TCP stream and probes of 2 kHz: nothing is lost, nothing is doubled"""
+    node, (a, b, c, d) = net.krypton, net.guests
+    node.revive()
+    node.wait_ready()
+    all_talk(net)
+    switches = 0
+    with host_addresses(net) as (bridge_host, _):
+        bridge_host.wait_ping(b)
+        c.wait_ping(bridge_host)
+        try:
+            with Probes((a, c), (d, b), (a, b), (bridge_host, b), (c, bridge_host), period_us=500) as probes:
+                flow, end = Flow(b, d), time.monotonic() + 2
+                while time.monotonic() < end:
+                    node.ctl("bypass", ("on", "off")[switches % 2])
+                    switches += 1
+                    time.sleep(0.01 * (switches % 4))
+                streams = probes.stop()
+                flow.finish()
+        finally:
+            node.ctl("bypass", "off")
+    print(f"     {switches} switches, {sum(len(stream.sent) for stream in streams)} probes", flush=True)
+    faults = [stream.fault() for stream in streams if stream.window().lost or stream.extras]
+    check(not faults, lambda: "; ".join(faults))
+
+
 def stop_all(node):
     if hasattr(node, "control"):
         node.programs.clear()
@@ -165,6 +191,8 @@ def stop_all(node):
 if __name__ == "__main__":
     suite = Suite("switchover")
     suite.group("kernel-kernel", lambda: pair("kernel", "kernel"), [switch_over], needs_vxplane=False)
-    suite.group("takeover-kernel", lambda: pair("takeover", "kernel", krypton={"start": False}), [switch_over])
+    suite.group("takeover-kernel", lambda: pair("takeover", "kernel", krypton={"start": False}), [switch_over, many_in_a_row])
     suite.group("takeover-takeover", lambda: pair("takeover", "takeover", krypton={"start": False}), [switch_over])
+    suite.group("takeover-kernel, two workers and queues",
+                lambda: pair("takeover", "kernel", queues=2, krypton={"dataplane_flags": ["--lcores", "0,1"], "start": False}), [switch_over, many_in_a_row])
     suite.main()

@@ -2,6 +2,7 @@
 #include "dataplane/netdev.h"
 
 #include <linux/ethtool.h>
+#include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "dataplane/file_descriptor.h"
+#include "dataplane/log.h"
 
 namespace vx {
 
@@ -65,6 +67,34 @@ bool link_request(LinkMessage& message, std::vector<char>& reply) noexcept {
   return error.error == 0;
 }
 
+// Sets one attribute of a link; false with errno set.
+bool set_attribute(std::uint32_t ifindex, unsigned short type, const void* value, std::size_t bytes) noexcept {
+  LinkMessage message;
+  if (RTA_LENGTH(bytes) > sizeof message.attributes) {
+    errno = EMSGSIZE;
+    return false;
+  }
+  const rtattr attribute{static_cast<unsigned short>(RTA_LENGTH(bytes)), type};
+  std::memcpy(message.attributes, &attribute, sizeof attribute);
+  std::memcpy(message.attributes + RTA_LENGTH(0), value, bytes);
+  message.header.nlmsg_len = static_cast<__u32>(NLMSG_SPACE(sizeof(ifinfomsg)) + attribute.rta_len);
+  message.header.nlmsg_type = RTM_SETLINK;
+  message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+  message.link.ifi_index = static_cast<int>(ifindex);
+  std::vector<char> reply;
+  return link_request(message, reply);
+}
+
+// No IPv6 address of the kernel's own making, without which it solicits nothing either.
+bool set_no_addresses(std::uint32_t ifindex) noexcept {
+  struct {
+    rtattr inet6{sizeof(rtattr) + RTA_LENGTH(1), AF_INET6};
+    rtattr mode{RTA_LENGTH(1), IFLA_INET6_ADDR_GEN_MODE};
+    std::uint8_t value[4]{IN6_ADDR_GEN_MODE_NONE};
+  } spec;
+  return set_attribute(ifindex, IFLA_AF_SPEC, &spec, sizeof spec);
+}
+
 }  // namespace
 
 std::uint32_t index(const std::string& name) noexcept { return ::if_nametoindex(name.c_str()); }
@@ -92,7 +122,12 @@ void set_up(const std::string& name) {
 }
 
 void silence(const std::string& name) noexcept {
-  std::ofstream("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6") << 1;
+  const bool has_no_addresses = set_no_addresses(index(name));
+  if (!has_no_addresses && errno == EAFNOSUPPORT) return;  // no IPv6 here
+  const int error = errno;
+  std::ofstream sysctl("/proc/sys/net/ipv6/conf/" + name + "/disable_ipv6");
+  sysctl << 1 << std::flush;  // read-only to a service with ProtectKernelTunables
+  if (!has_no_addresses && !sysctl) log_warning("{}: cannot keep IPv6 from it: {}", name, std::strerror(error));
 }
 
 Channels channels(const std::string& name) noexcept {
@@ -143,17 +178,7 @@ std::string alias(std::uint32_t ifindex) {
 }
 
 bool set_alias(std::uint32_t ifindex, const std::string& text) noexcept {
-  LinkMessage message;
-  if (text.size() + 1 > sizeof message.attributes - RTA_LENGTH(0)) return false;
-  rtattr attribute{static_cast<unsigned short>(RTA_LENGTH(text.size() + 1)), IFLA_IFALIAS};
-  std::memcpy(message.attributes, &attribute, sizeof attribute);
-  std::memcpy(message.attributes + RTA_LENGTH(0), text.c_str(), text.size() + 1);
-  message.header.nlmsg_len = static_cast<__u32>(NLMSG_SPACE(sizeof(ifinfomsg)) + attribute.rta_len);
-  message.header.nlmsg_type = RTM_SETLINK;
-  message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-  message.link.ifi_index = static_cast<int>(ifindex);
-  std::vector<char> reply;
-  return link_request(message, reply);
+  return set_attribute(ifindex, IFLA_IFALIAS, text.c_str(), text.size() + 1);
 }
 
 }  // namespace netdev

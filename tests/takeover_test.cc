@@ -334,6 +334,21 @@ TEST_F(Deliver, TheHostItselfSendsNothingIntoIt) {
   EXPECT_EQ(tap_.port->rx(0, packets.data(), kMaxBurst), 0u);
 }
 
+// As under the unit's ProtectKernelTunables, where the sysctl cannot be had.
+TEST_F(Deliver, TheHostItselfSendsNothingIntoItWhereSysctlsAreReadOnly) {
+  tap_ = {};
+  sh("mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys");
+  auto c = config("vxptap", PortDriver::kTap);
+  c.deliver_ifindex = netdev::index("br0");
+  c.mtu = 1500;
+  tap_ = make_port(c, context());
+  EXPECT_THAT(sh("umount /proc/sys; cat /proc/sys/net/ipv6/conf/vxptap/disable_ipv6"), HasSubstr("0")) << "or this tests nothing";
+  std::this_thread::sleep_for(1500ms);  // duplicate address detection is done
+  EXPECT_EQ(sh("ip -6 address show dev vxptap"), "");
+  std::array<Packet, kMaxBurst> packets;
+  EXPECT_EQ(tap_.port->rx(0, packets.data(), kMaxBurst), 0u);
+}
+
 // Frames as a guest behind a port hands them in: UDP with a partial checksum, then super-frames.
 TEST_F(Deliver, PartialChecksumsAndSuperFramesArriveWhole) {
   sh("ip link set br0 address 52:54:00:aa:bb:02; ip addr add 10.9.8.7/32 dev br0; ip route add 10.1.2.0/24 dev br0");

@@ -90,8 +90,9 @@ void TcIngress::attach_filter(const std::string& netdev, const std::string& name
     errno = -error;
     throw_errno(netdev, "cannot make its tc ingress hook");
   }
-  // A crashed run's qdisc is ours too.
-  made_qdisc_ = error == 0 || is_leftover(netdev, name);
+  // One that was there may be an operator's: our filter in it, even a crashed run's, makes it none of ours.
+  made_qdisc_ = error == 0;
+  if (!made_qdisc_) check_place(netdev, name);
   bpf_tc_opts mine = filter();
   mine.prog_fd = program_fd;
   mine.flags = BPF_TC_F_REPLACE;
@@ -108,16 +109,15 @@ TcIngress::~TcIngress() {
   remove();
 }
 
-// True when the place of our filter holds a leftover of our own; throws when it is somebody's.
-bool TcIngress::is_leftover(const std::string& netdev, const std::string& name) const {
+// The place of our filter is free or holds a leftover of our own; throws when it is somebody's.
+void TcIngress::check_place(const std::string& netdev, const std::string& name) const {
   bpf_tc_opts there = filter();
-  if (::bpf_tc_query(&hook_, &there) != 0) return false;
+  if (::bpf_tc_query(&hook_, &there) != 0) return;
   const BpfProgram program = open_bpf_program(there.prog_id);
   if (program.name != name)
     throw std::runtime_error(netdev + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
                              "'); move it with `tc filter`");
   refuse_living(netdev, program);
-  return true;
 }
 
 void TcIngress::remove() noexcept {

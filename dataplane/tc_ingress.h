@@ -34,14 +34,14 @@ class TcIngress {
   // Attaches `program_fd`, whose program's name is `name`, in place of a leftover of that name for which nobody beats.
   // Throws std::runtime_error or std::system_error.
   TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind = Kind::kBest);
-  ~TcIngress();  // detaches; removes the clsact qdisc when it was ours
+  ~TcIngress();  // detaches; removes the clsact qdisc when it was made here
   TcIngress(const TcIngress&) = delete;
   TcIngress& operator=(const TcIngress&) = delete;
 
  private:
   [[nodiscard]] bool attach_link(const std::string& netdev, const std::string& name, int program_fd);
   void attach_filter(const std::string& netdev, const std::string& name, int program_fd);
-  [[nodiscard]] bool is_leftover(const std::string& netdev, const std::string& name) const;
+  void check_place(const std::string& netdev, const std::string& name) const;
   void remove() noexcept;
 
   FileDescriptor link_;  // empty: a filter

@@ -18,7 +18,7 @@ namespace {
 
 // What is on its way into a socket when its program is told to bypass gets there within the first;
 // what waits there is forwarded within the second, unless a worker hangs.
-constexpr std::chrono::milliseconds kArriveTime{2}, kLongestDrain{20};
+constexpr std::chrono::milliseconds kArriveTime{2}, kLongestDrain{100};
 
 }  // namespace
 

@@ -61,7 +61,13 @@ void Switchboard::check_port(const protocol::PortConfig& config) const {
   const bool can_deliver = config.driver == protocol::PortDriver::kTap;
   if (config.deliver_ifindex != 0 && !can_deliver)
     throw RequestError(EINVAL, whose + ": only a tap delivers to a netdev");
+  const bool can_be_taken = config.driver == protocol::PortDriver::kNetdev &&
+                            config.role == protocol::PortRole::kGuest;
+  if (config.takeover != 0 && !can_be_taken)
+    throw RequestError(EINVAL, whose + ": only a guest's netdev is taken over");
   check_vlans(config.vlans, whose);
+  if (config.vlans.filtering > 1 || (config.vlans.filtering == 0 && config.vlans.pvid == kNoPvid))
+    throw RequestError(EINVAL, whose + ": filtering is 0 or 1, and without it there is a PVID");
   if (config.role == protocol::PortRole::kGuest && model_.find_overlay(config.overlay) == nullptr)
     throw RequestError(ENOENT, fmt::format("{}: no overlay {}", whose, config.overlay));
   if (config.role == protocol::PortRole::kUnderlay)

@@ -127,6 +127,18 @@ TEST(FailOpen, RefusesWhatCannotBe) {
   port.takeover = 2;
   EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL);
   port = netdev("a", true);
+  port.role = protocol::PortRole::kUnderlay;
+  EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL) << "no guest";
+  port = netdev("a", true);
+  port.driver = protocol::PortDriver::kTap;
+  EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL) << "no netdev";
+  port = netdev("a", true);
+  port.vlans.filtering = 2;
+  EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL);
+  port.vlans.filtering = 0;
+  port.vlans.pvid = kNoPvid;
+  EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL) << "frames of no VLAN";
+  port = netdev("a", true);
   port.flags = 16;
   EXPECT_EQ(error_of([&] { rig.board->add_port(port); }), EINVAL);
   port.flags = 0;

@@ -262,7 +262,7 @@ class NetdevPort final : public Port {
 struct NetdevWithTake {
   NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, const protocol::PortConfig& config,
                  const PortContext& context)
-      : take(name, ifindex, queues, {.bypass = config.takeover != 0}, context.bpf_directory),
+      : take(name, ifindex, queues, {.bypass = config.takeover != 0}, config.takeover != 0, context.bpf_directory),
         port(name, ifindex, queues, config.role == protocol::PortRole::kUnderlay, take, *context.pool) {}
   TcTake take;
   NetdevPort port;

@@ -25,6 +25,7 @@ void put(int map_fd, const void* value, const std::string& netdev) {
 
 struct TcTake::Impl {
   std::string netdev;
+  bool has_standby = false;
   std::vector<BpfObject> objects;  // by queue: each socket's filter knows its queue; the maps are the first one's
   std::unique_ptr<HeartbeatMap> beats;
   std::unique_ptr<TcIngress> ingress;
@@ -47,9 +48,10 @@ struct TcTake::Impl {
 };
 
 TcTake::TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule,
-               const std::string& bpf_directory)
+               bool has_standby, const std::string& bpf_directory)
     : impl_(std::make_unique<Impl>()) {
   impl_->netdev = netdev;
+  impl_->has_standby = has_standby;
   for (std::uint16_t q = 0; q < queues; ++q) impl_->load(q, bpf_directory);
   set_rule(rule);
   impl_->beats = std::make_unique<HeartbeatMap>(map_of(impl_->first(), "vxp_heartbeat"));
@@ -68,7 +70,8 @@ int TcTake::filter(std::uint16_t queue) const noexcept {
 volatile vxp_beat* TcTake::heartbeat(std::uint16_t queue) noexcept { return impl_->beats->slot(queue); }
 
 void TcTake::set_rule(const FailOpenRule& rule) {
-  const vxp_take_config config{rule.bypass ? VXP_FLAG_BYPASS : 0u, 0, std::uint64_t{rule.stale_after_ms} * 1'000'000};
+  const __u32 flags = (rule.bypass ? VXP_FLAG_BYPASS : 0u) | (impl_->has_standby ? VXP_FLAG_STANDBY : 0u);
+  const vxp_take_config config{flags, 0, std::uint64_t{rule.stale_after_ms} * 1'000'000};
   put(map_of(impl_->first(), "vxp_take"), &config, impl_->netdev);
 }
 

@@ -14,8 +14,9 @@ namespace vx {
 
 class TcTake final : public TakePrograms {
  public:
-  // Attaches the tc program, in place of a leftover of our own. Throws std::runtime_error or std::system_error.
-  TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule,
+  // Attaches the tc program, in place of a leftover of our own. `has_standby`: super-frames that a vnet header has no
+  // word for are left to the kernel's bridge. Throws std::runtime_error or std::system_error.
+  TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule, bool has_standby,
          const std::string& bpf_directory);
   ~TcTake() override;  // detaches; removes the clsact qdisc when it was ours
   TcTake(const TcTake&) = delete;

@@ -44,6 +44,8 @@ enum vxp_mode {
 #define VXP_FLAG_RESTORE_RXVLAN 1 /* rxvlan was on before vxplane turned it off */
 /* Nothing is taken. In the same field, so that one store switches it. */
 #define VXP_FLAG_BYPASS 2
+/* A kernel bridge stands by: what a packet socket cannot express is the kernel's. take.bpf.c only. */
+#define VXP_FLAG_STANDBY 4
 
 #define VXP_STALE_NS 50000000ull /* the limit unless userspace is told another: 50 ms */
 
@@ -76,9 +78,9 @@ struct vxp_beat {
 #define VXP_MAX_VNIS 256
 
 /* take.bpf.c. Map vxp_take: array of one, of all queues. Map vxp_heartbeat as above, index = AF_PACKET queue.
- * Map vxp_exits: VXP_TAKE_COUNT per-CPU counters, written by the socket filter, which decides. */
+ * Map vxp_exits: VXP_TAKE_COUNT per-CPU counters, written by the socket filter, which decides. Append only. */
 struct vxp_take_config {
-	__u32 flags;            /* VXP_FLAG_BYPASS */
+	__u32 flags;            /* VXP_FLAG_BYPASS, VXP_FLAG_STANDBY */
 	__u32 reserved;
 	__u64 stale_after_ns;   /* a queue's heartbeat older than this: its frames pass; 0 at first */
 };
@@ -86,6 +88,7 @@ enum vxp_take_exit {
 	VXP_TAKE_TAKEN,  /* to the packet socket only */
 	VXP_TAKE_STALE,  /* passed: the queue's worker does not beat */
 	VXP_TAKE_BYPASS, /* passed */
+	VXP_TAKE_OTHER_GSO, /* passed, where a kernel bridge stands by: a super-frame other than TCP's */
 	VXP_TAKE_COUNT
 };
 

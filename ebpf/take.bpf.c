@@ -6,9 +6,14 @@
  * (__netif_receive_skb_core: ptype_all, sch_handle_ingress). So the socket's own filter decides and leaves the
  * verdict in a per-CPU flag, and the tc program follows. With PACKET_FANOUT the filter of one socket runs. No socket, no
  * verdict: a dead dataplane's frames pass at once, a hung one's when the heartbeat of their queue is stale. */
+#include <stdbool.h>
+
 #include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
 #include <linux/pkt_cls.h>
 
+#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #include "ebpf/shared.h"
@@ -46,7 +51,33 @@ struct {
 /* Of the socket this copy of the program is attached to; set before loading. */
 const volatile __u32 vxp_queue = 0;
 
-static __always_inline __u32 decide(void)
+static __always_inline bool load(struct __sk_buff *skb, __u32 offset, void *to, __u32 bytes)
+{
+	return bpf_skb_load_bytes_relative(skb, offset, to, bytes, BPF_HDR_START_MAC) == 0;
+}
+
+/* TCP right behind an IP header: the super-frame that every vnet header has a word for. */
+static __always_inline bool is_plain_tcp(struct __sk_buff *skb)
+{
+	__u32 ip = ETH_HLEN;
+	__be16 type;
+	__u8 protocol;
+
+	if (!load(skb, 2 * ETH_ALEN, &type, sizeof type))
+		return false;
+	if (type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD)) { /* else the kernel took it out */
+		if (!load(skb, ip + 2, &type, sizeof type))
+			return false;
+		ip += 4;
+	}
+	if (type == bpf_htons(ETH_P_IP))
+		return load(skb, ip + 9, &protocol, sizeof protocol) && protocol == IPPROTO_TCP;
+	if (type == bpf_htons(ETH_P_IPV6))
+		return load(skb, ip + 6, &protocol, sizeof protocol) && protocol == IPPROTO_TCP;
+	return false;
+}
+
+static __always_inline __u32 decide(struct __sk_buff *skb)
 {
 	__u32 zero = 0, queue = vxp_queue;
 	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
@@ -58,17 +89,20 @@ static __always_inline __u32 decide(void)
 	/* Read before the clock: a beat must not look younger than now. */
 	last = *(volatile __u64 *)&beat->monotonic_ns;
 	now = bpf_ktime_get_ns();
-	return now > last && now - last > config->stale_after_ns ? VXP_TAKE_STALE : VXP_TAKE_TAKEN;
+	if (now > last && now - last > config->stale_after_ns)
+		return VXP_TAKE_STALE;
+	if (config->flags & VXP_FLAG_STANDBY && skb->gso_size != 0 && !is_plain_tcp(skb))
+		return VXP_TAKE_OTHER_GSO; /* SCTP, UDP, tunnels: recvmsg would lose it, the kernel's bridge segments it */
+	return VXP_TAKE_TAKEN;
 }
 
 SEC("socket")
 int vxplane_filter(struct __sk_buff *skb)
 {
-	__u32 zero = 0, way = decide();
+	__u32 zero = 0, way = decide(skb);
 	__u32 *verdict = bpf_map_lookup_elem(&vxp_verdict, &zero);
 	__u64 *count = bpf_map_lookup_elem(&vxp_exits, &way);
 
-	(void)skb;
 	if (!verdict)
 		return 0; /* cannot be: index 0 of an array of one */
 	/* Always written: should the tc program not have run for the last frame, its verdict is not this one's. */

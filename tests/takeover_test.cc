@@ -241,6 +241,31 @@ TEST_F(TakeoverTest, AStandbysLinkAndMtuAreItsOwn) {
   EXPECT_THAT(sh("ip link show vxa"), HasSubstr("state DOWN"));
 }
 
+// A guest's super-frame of UDP, which not every kernel has a vnet header's word for.
+TEST_F(TakeoverTest, SuperFramesOtherThanTcpsAreLeftToTheKernelsBridge) {
+  start_dataplane();
+  take_both();
+  bypass(false, kNeverStale);
+  sh("ip addr add 10.2.0.1/24 dev vxb; ip neigh add 10.2.0.2 lladdr 02:00:00:00:00:bb dev vxb");
+  KernelSide far("vxd");
+  const FileDescriptor guest(::socket(AF_INET, SOCK_DGRAM, 0));
+  const int segment = 1000;
+  ASSERT_EQ(::setsockopt(guest.get(), IPPROTO_UDP, 103 /* UDP_SEGMENT */, &segment, sizeof segment), 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = Be16(9).raw();
+  to.sin_addr.s_addr = Be32(0x0a020002).raw();
+  const Bytes payload(10'000, 7);
+  ASSERT_EQ(::sendto(guest.get(), payload.data(), payload.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof to),
+            static_cast<ssize_t>(payload.size()));
+  std::this_thread::sleep_for(100ms);
+  std::size_t bytes = 0;
+  while (const auto frame = far.receive())
+    if (std::equal(kFarMac.bytes.begin(), kFarMac.bytes.end(), frame->begin())) bytes += frame->size() - 42;
+  EXPECT_EQ(bytes, payload.size()) << "once and whole, in one piece or in segments";
+  EXPECT_EQ(total(board_->stats().reply, VXP_TAKE_OTHER_GSO), 1u);
+}
+
 // ---- deliver_ifindex ----
 
 class Deliver : public TakeoverTest {

@@ -396,15 +396,20 @@ class TakePair : public testing::Test {
     read_counters(program_->map("vxp_exits"), sums);
     return sums[way];
   }
-  std::uint32_t filter() const {
+  std::uint32_t filter(const Bytes& frame, std::uint32_t gso_size = 0) const {
+    __sk_buff skb{};
+    skb.gso_size = gso_size;
     bpf_test_run_opts opts{};
     opts.sz = sizeof opts;
-    opts.data_in = frame_.data();
-    opts.data_size_in = static_cast<__u32>(frame_.size());
+    opts.data_in = frame.data();
+    opts.data_size_in = static_cast<__u32>(frame.size());
+    opts.ctx_in = &skb;
+    opts.ctx_size_in = sizeof skb;
     opts.repeat = 1;
     EXPECT_EQ(::bpf_prog_test_run_opts(filter_, &opts), 0);
     return opts.retval;
   }
+  std::uint32_t filter() const { return filter(frame_); }
   int tc() const { return program_->run(frame_); }
   void expect_taken(const char* why) {
     EXPECT_GT(filter(), 0xffffu) << why << ": whole super-frames, too";
@@ -446,6 +451,42 @@ TEST_F(TakePair, AVerdictThatWasNotFollowedIsNotTheNextFrames) {
   EXPECT_NE(filter(), 0u);
   configure(VXP_FLAG_BYPASS);
   expect_passed("the frame before never came to tc ingress");
+}
+
+TEST_F(TakePair, WithAStandbySuperFramesOtherThanPlainTcpAreTheKernels) {
+  beat(0, monotonic_ns() + 3'600'000'000'000);
+  const auto eth = [] { return FrameBuilder().eth(kOurMac, kPeerMac); };
+  const IpAddress a = IpAddress::v4(10, 0, 0, 1), b = IpAddress::v4(10, 0, 0, 2);
+  // The first byte of the next header's number, at its place in an IPv6 header.
+  const auto ipv6 = [&](std::uint8_t next) {
+    Bytes frame = eth().payload(200).build();
+    frame[12] = 0x86, frame[13] = 0xdd, frame[14] = 0x60, frame[20] = next;
+    return frame;
+  };
+  const auto ipv4 = [&](FrameBuilder builder, std::uint8_t protocol) {
+    Bytes frame = builder.ipv4(a, b).udp(1, 2).payload(200).build();
+    frame[frame.size() - 200 - 8 - 20 + 9] = protocol;
+    return frame;
+  };
+  struct Case {
+    const char* name;
+    Bytes frame;
+    bool is_tcp;
+  } cases[] = {{"TCP", ipv4(eth(), 6), true},           {"UDP", ipv4(eth(), 17), false},
+               {"SCTP", ipv4(eth(), 132), false},       {"tagged TCP", ipv4(eth().vlan(7), 6), true},
+               {"tagged UDP", ipv4(eth().vlan(7), 17), false}, {"TCP over IPv6", ipv6(6), true},
+               {"UDP over IPv6", ipv6(17), false},      {"no IP", frame_, false}};
+  for (const auto& c : cases) {
+    for (const __u32 flags : {0u, unsigned{VXP_FLAG_STANDBY}}) {
+      configure(flags);
+      const bool is_taken = flags == 0 || c.is_tcp;
+      EXPECT_EQ(filter(c.frame, 100) != 0, is_taken) << c.name << " " << flags;
+      EXPECT_EQ(tc(), is_taken ? TC_ACT_SHOT : TC_ACT_UNSPEC) << c.name;
+      EXPECT_NE(filter(c.frame), 0u) << c.name << ": no super-frame";
+      EXPECT_EQ(tc(), TC_ACT_SHOT) << c.name;
+    }
+  }
+  EXPECT_EQ(counted(VXP_TAKE_OTHER_GSO), 5u);
 }
 
 TEST_F(TakePair, WithoutASocketEverythingPasses) { EXPECT_EQ(tc(), TC_ACT_UNSPEC); }

@@ -134,6 +134,7 @@ void Control::age(Milliseconds now) {
 
 void Control::age(Overlay& overlay, Milliseconds now) {
   overlay.learner.tick(now);  // what was held long enough
+  if (overlay.learner.has_changes()) install_fdb(overlay);
   const std::uint32_t ageing_s = overlay.learner.limits().ageing_s;
   if (ageing_s == 0 || (!overlay.is_ageing && now < overlay.ageing_due)) return;
   overlay.is_ageing = true;

@@ -268,7 +268,7 @@ std::string help_text(std::string_view object) {
     out =
         "Usage: vxctl [--run-dir D] [-j|--json] [-s] OBJECT [COMMAND] [FILTERS]\n"
         "       vxctl OBJECT help | --version\n"
-        "OBJECT := { fdb | vtep | port | vlan | stats | drops | status | mtu | reload }\n"
+        "OBJECT := { fdb | vtep | port | vlan | stats | drops | status | mtu | bypass | reload }\n"
         "Objects, commands and filters may be abbreviated: vxctl f s\n"
         "  -j, --json         machine readable\n"
         "  -s, --statistics   more: `used A/B` (seconds since used/updated) in fdb\n"

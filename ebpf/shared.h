@@ -44,7 +44,8 @@ enum vxp_mode {
 #define VXP_FLAG_RESTORE_RXVLAN 1 /* rxvlan was on before vxplane turned it off */
 /* Nothing is taken. In the same field, so that one store switches it. */
 #define VXP_FLAG_BYPASS 2
-/* A kernel bridge stands by: what a packet socket cannot express is the kernel's. take.bpf.c only. */
+/* A kernel bridge stands by: what a packet socket cannot express, and what a worker is late for, is the kernel's alone.
+ * take.bpf.c only. */
 #define VXP_FLAG_STANDBY 4
 
 #define VXP_STALE_NS 50000000ull /* the limit unless userspace is told another: 50 ms */
@@ -86,7 +87,7 @@ struct vxp_take_config {
 };
 enum vxp_take_exit {
 	VXP_TAKE_TAKEN,  /* to the packet socket only */
-	VXP_TAKE_STALE,  /* passed: the queue's worker does not beat */
+	VXP_TAKE_STALE,  /* passed: the queue's worker does not beat; without a standby to the socket, too */
 	VXP_TAKE_BYPASS, /* passed */
 	VXP_TAKE_OTHER_GSO, /* passed, where a kernel bridge stands by: a super-frame other than TCP's */
 	VXP_TAKE_COUNT

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Takes the frames of a netdev for the dataplane's packet sockets (port_netdev.cc): each goes there or into the
- * kernel's own path, never both, never neither.
+ * kernel's own path, where a kernel bridge stands by never both, and never neither.
  *
  * A packet socket gets its copy before tc ingress sees the frame, on the same CPU in the same softirq
  * (__netif_receive_skb_core: ptype_all, sch_handle_ingress). So the socket's own filter decides and leaves the
  * verdict in a per-CPU flag, and the tc program follows. With PACKET_FANOUT the filter of one socket runs. No socket, no
- * verdict: a dead dataplane's frames pass at once, a hung one's when the heartbeat of their queue is stale. */
+ * verdict: a dead dataplane's frames pass at once, a hung one's when the heartbeat of their queue is stale. Where no
+ * kernel bridge stands by (VXP_FLAG_STANDBY) a stale queue's frames pass and wait for the worker as well: nobody else
+ * forwards them. */
 #include <stdbool.h>
 
 #include <linux/bpf.h>
@@ -96,6 +98,14 @@ static __always_inline __u32 decide(struct __sk_buff *skb)
 	return VXP_TAKE_TAKEN;
 }
 
+static __always_inline bool has_standby(void)
+{
+	__u32 zero = 0;
+	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
+
+	return config && config->flags & VXP_FLAG_STANDBY;
+}
+
 SEC("socket")
 int vxplane_filter(struct __sk_buff *skb)
 {
@@ -109,7 +119,8 @@ int vxplane_filter(struct __sk_buff *skb)
 	*verdict = way == VXP_TAKE_TAKEN;
 	if (count)
 		*count += 1;
-	return way == VXP_TAKE_TAKEN ? -1 : 0; /* the whole frame, or nothing */
+	/* The whole frame, or nothing. A frame that nobody else would forward waits for a worker that is late. */
+	return way == VXP_TAKE_TAKEN || (way == VXP_TAKE_STALE && !has_standby()) ? -1 : 0;
 }
 
 SEC("tc")

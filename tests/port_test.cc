@@ -359,6 +359,16 @@ TEST_F(NetdevTest, KernelHasItsFramesBackWhenTheHeartbeatIsStale) {
   EXPECT_TRUE(kernel_answers());
 }
 
+TEST_F(NetdevTest, WhatComesWhileTheHeartbeatIsStaleWaitsWhereNoBridgeStandsBy) {
+  const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+  made.heartbeats[0]->monotonic_ns = monotonic_ns();
+  std::this_thread::sleep_for(60ms);
+  KernelSide far("vxb");
+  for (std::uint16_t i = 0; i < 200; ++i)
+    far.send(FrameBuilder().eth(kGuestMac, kFarMac).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(static_cast<std::uint16_t>(1000 + i), 80).payload(60).build());
+  EXPECT_EQ(receive(*made.port, 200).size(), 200u);
+}
+
 TEST_F(NetdevTest, ANetdevOfALivingVxplaneIsRefused) {
   const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
   std::atomic<bool> is_done = false;
@@ -378,7 +388,9 @@ TEST_F(NetdevTest, ANetdevOfALivingVxplaneIsRefused) {
 TEST_F(NetdevTest, ADeadWorkersQueueIsTheKernelsAndTheOthersAreOurs) {
   auto c = config("vxa", PortDriver::kNetdev);
   c.queues = 2;
+  c.takeover = 1;
   const MadePort made = make_port(c, context());
+  made.take->set_rule({.bypass = false});
   made.heartbeats[0]->monotonic_ns = monotonic_ns() + 3'600'000'000'000u;
   KernelSide far("vxb");
   for (std::uint16_t i = 0; i < 200; ++i)

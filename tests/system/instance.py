@@ -133,6 +133,11 @@ class Instance:
     def drops(self):
         return self.json("drops")
 
+    def port_losses(self):
+        """{port: (rx_missed, tx_errors)}: what kernel or device lost before or after the dataplane had it; ports without left out."""
+        losses = {port["name"]: (port.get("rx_missed", 0), port.get("tx_errors", 0)) for port in self.json("port", "show")}
+        return {name: lost for name, lost in losses.items() if any(lost)}
+
     def stats(self):
         return self.json("stats")
 

@@ -7,6 +7,7 @@ changes the hash. One thread sends, one receives; the work is done in the kernel
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import struct
@@ -199,6 +200,14 @@ def snmp(namespace):
 def errors_of(counters):
     """Those of ERRORS that are not zero, as text."""
     return [f"{group}{name} {counters[group][name]}" for group, names in ERRORS.items() for name in names if counters.get(group, {}).get(name)]
+
+
+def lost_by_devices(namespace):
+    """{(device, counter): frames} that the namespace's devices say they dropped, zeros left out."""
+    links = json.loads(namespace.run("ip", "-s", "-j", "link").stdout)
+    counts = {(link["ifname"], f"{way}_{kind}"): link["stats64"][way].get(kind, 0)
+              for link in links for way in ("rx", "tx") for kind in ("dropped", "errors", "over_errors")}
+    return {key: count for key, count in counts.items() if count}
 
 
 class Flow:

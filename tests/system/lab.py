@@ -10,6 +10,7 @@ Needs root, iproute2, ethtool, iputils-ping, clang (for the tag-pushing BPF prog
 import contextlib
 import ctypes
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 
-from cases import Failed, eventually
+from cases import Failed, Skip, eventually
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
@@ -55,6 +56,18 @@ def run(*command, check=True, seconds=COMMAND_SECONDS, **options):
     if check and done.returncode:
         raise Failed(f"{' '.join(map(str, command))}: exit {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done
+
+
+def debian_package(folder):
+    """The build's Debian package, made in `folder`; its path."""
+    config = os.path.join(build_directory(), "CPackConfig.cmake")
+    if not os.path.exists(config):
+        raise Skip(f"no {config}: only CMake makes packages")
+    run("cpack", "-G", "DEB", "--config", config, "-B", folder, seconds=300)
+    paths = glob.glob(os.path.join(folder, "vxplane_*.deb"))
+    if not paths:
+        raise Failed(f"cpack made {os.listdir(folder)}")
+    return paths[0]
 
 
 class Namespace:

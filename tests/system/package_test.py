@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from cases import Skip, Suite, check, eventually
-from lab import Lab, binary, build_directory, run
+from lab import Lab, binary, debian_package, run
 from machine import Machine
 
 DATAPLANE, CONTROL = "vxplane-dataplane.service", "vxplane-control.service"
@@ -207,12 +207,7 @@ def control_reports(there):
 class Package:
     def __init__(self, folder):
         self.folder = folder
-        config = os.path.join(build_directory(), "CPackConfig.cmake")
-        if not os.path.exists(config):
-            raise Skip(f"no {config}: only CMake makes packages")
-        run("cpack", "-G", "DEB", "--config", config, "-B", folder, seconds=300)
-        self.path = next(iter(glob.glob(os.path.join(folder, "vxplane_*.deb"))), None)
-        check(self.path, lambda: f"cpack made {os.listdir(folder)}")
+        self.path = debian_package(folder)
 
     def field(self, name):
         return run("dpkg-deb", "-f", self.path, name).stdout.strip()

@@ -19,6 +19,7 @@ from lab import REPOSITORY, open_tap, run, wire_offloads_off
 
 CACHE = os.path.join(REPOSITORY, "build", "system", "qemu")
 MODULES = ["virtio_pci", "virtio_net", "8021q", "bridge", "vxlan"]
+APPLETS = ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff", "nc", "httpd", "dd", "sha256sum")
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
@@ -67,7 +68,7 @@ def _with_libraries(program):
     return files
 
 
-def _cpio(files):
+def cpio(files):
     """A newc archive of {path: (mode, bytes)}, folders made as needed."""
     entries = {}
     for path, entry in files.items():
@@ -85,66 +86,113 @@ def _cpio(files):
     return bytes(out)
 
 
-def build_initramfs():
-    """(kernel image, initramfs), from the cache. One process at a time makes it: two scripts with a VM may run beside each other."""
+@contextlib.contextmanager
+def cache_locked():
+    """One process at a time makes what is in the cache: scripts with a VM may run beside each other."""
     os.makedirs(CACHE, exist_ok=True)
     with open(os.path.join(CACHE, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _build_initramfs()
+        yield
 
 
-def _build_initramfs():
-    root = _packages()
-    target = os.path.join(CACHE, "initramfs")
-    modules = os.path.join(root, "lib", "modules")
-    version = os.listdir(modules)[0]
-    kernel = os.path.join(root, "boot", f"vmlinuz-{version}")
-    with open(os.path.join(modules, version, "modules.dep")) as file:
-        needs = {os.path.basename(line.split(":")[0])[:-3]: line.replace(":", "").split() for line in file}
-    order = []
-    for name in MODULES:
-        for path in [*reversed(needs[name][1:]), needs[name][0]]:
-            if path not in order:
-                order.append(path)
-    files = {"/init": (stat.S_IFREG | 0o755, INIT.encode())}
-    for path in order:
-        with open(os.path.join(modules, version, path), "rb") as file:
-            files[f"/modules/{os.path.basename(path)}"] = (stat.S_IFREG | 0o644, file.read())
-    files["/modules/order"] = (stat.S_IFREG | 0o644, "\n".join(os.path.basename(path) for path in order).encode())
-    with open(os.path.join(root, "bin", "busybox"), "rb") as file:
-        files["/bin/busybox"] = (stat.S_IFREG | 0o755, file.read())
-    for applet in ("sh", "mount", "cat", "insmod", "setsid", "stty", "echo", "sleep", "poweroff", "nc", "httpd", "dd", "sha256sum"):
-        files[f"/bin/{applet}"] = (stat.S_IFLNK | 0o777, b"busybox")
-    for tool in ("ip", "bridge", "ethtool"):
-        for path, source in _with_libraries(shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")).items():
-            with open(source, "rb") as file:
-                files[f"/bin/{tool}" if os.path.basename(path) == tool else path] = (stat.S_IFREG | 0o755, file.read())
-    for folder in ("proc", "sys", "dev"):
-        files[f"/{folder}/.keep"] = (stat.S_IFREG | 0o644, b"")
-    part = f"{target}.{os.getpid()}"
+class Kernel:
+    """Debian's kernel in the unpacked packages at `root`: its image, its modules, and initramfs archives for it."""
+
+    def __init__(self, root):
+        self.root, self.modules = root, os.path.join(root, "lib", "modules")
+        self.version = os.listdir(self.modules)[0]
+        self.image = os.path.join(root, "boot", f"vmlinuz-{self.version}")
+        with open(os.path.join(self.modules, self.version, "modules.dep")) as file:
+            self.needs = {os.path.basename(line.split(":")[0])[:-3]: line.replace(":", "").split() for line in file}
+
+    def paths_of(self, names):
+        """The files of these modules and of those they need, in the order in which they can be loaded."""
+        order = []
+        for name in names:
+            for path in [*reversed(self.needs[name][1:]), self.needs[name][0]]:
+                if path not in order:
+                    order.append(path)
+        return [os.path.join(self.modules, self.version, path) for path in order]
+
+    def initramfs(self, init, modules, applets, tools=(), folders=()):
+        """The bytes of one: /init, /modules with their `order`, busybox under its names, programs of this machine with their libraries."""
+        paths = self.paths_of(modules)
+        files = {"/init": regular(init.encode(), 0o755), "/bin/busybox": from_file(os.path.join(self.root, "bin", "busybox"), 0o755),
+                 "/modules/order": regular("\n".join(map(os.path.basename, paths)).encode())}
+        files.update({f"/modules/{os.path.basename(path)}": from_file(path) for path in paths})
+        files.update({f"/bin/{applet}": (stat.S_IFLNK | 0o777, b"busybox") for applet in applets})
+        for tool in tools:
+            for path, source in _with_libraries(shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")).items():
+                files[f"/bin/{tool}" if os.path.basename(path) == tool else path] = from_file(source, 0o755)
+        for folder in ("proc", "sys", "dev", *folders):
+            files[f"/{folder}/.keep"] = regular(b"")
+        return cpio(files)
+
+
+def regular(data, mode=0o644):
+    return (stat.S_IFREG | mode, data)
+
+
+def from_file(path, mode=0o644):
+    with open(path, "rb") as file:
+        return regular(file.read(), mode)
+
+
+def debian_kernel():
+    """From the cache; to be called under its lock."""
+    return Kernel(_packages())
+
+
+def write_whole(path, data):
+    """At once for whoever reads it."""
+    part = f"{path}.{os.getpid()}"
     with open(part, "wb") as file:
-        file.write(_cpio(files))
-    os.rename(part, target)
-    return kernel, target
+        file.write(data)
+    os.rename(part, path)
+    return path
+
+
+def build_initramfs():
+    """(kernel image, initramfs), from the cache."""
+    with cache_locked():
+        kernel = debian_kernel()
+        return kernel.image, write_whole(os.path.join(CACHE, "initramfs"), kernel.initramfs(INIT, MODULES, APPLETS, ("ip", "bridge", "ethtool")))
 
 
 class VirtualMachine:
     """Boots with one virtio NIC per descriptor (eth0, eth1, ...); `run` gives a command to its shell."""
 
+    BOOT_SECONDS = 60
+    CPU = "max"
+    MOST_SILENT = 2  # commands without an end; after those it is given up, or each case would wait for it anew
+
     def __init__(self, lab, descriptors):
         if not shutil.which("qemu-system-x86_64"):
             raise Skip("no qemu-system-x86_64 (package qemu-system-x86)")
-        kernel, initramfs = build_initramfs()
-        words = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot",
-                 "-serial", "stdio", "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0"]
-        for number, descriptor in enumerate(descriptors):
-            words += ["-netdev", f"tap,id=n{number},fd={descriptor}",
-                      "-device", f"virtio-net-pci,netdev=n{number},mac=02:00:00:0c:00:{number:02x},romfile="]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        pass_fds=descriptors)
+        self.process, self.descriptors = None, []
         lab.closers.append(self.close)
-        self.text = ""
-        self._until("VM-READY", 60)
+        self.words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", self.CPU, "-nodefaults", "-display", "none", "-no-reboot", *self.hardware(lab)]
+        for number, descriptor in enumerate(descriptors):
+            self.descriptors.append(os.dup(descriptor))
+            self.words += ["-netdev", f"tap,id=n{number},fd={self.descriptors[-1]}",
+                           "-device", f"virtio-net-pci,netdev=n{number},mac={nic_mac(number)},romfile="]
+        self.start()
+
+    def start(self):
+        # Not without this script, however that ends.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT, pass_fds=self.descriptors)
+        self.text, self.count, self.silent = "", 0, 0
+        self.wait_booted()
+
+    def hardware(self, _lab):
+        """qemu's words for everything but the NICs; the shell is at its standard input and output."""
+        kernel, initramfs = build_initramfs()
+        return ["-m", "256", "-serial", "stdio", "-kernel", kernel, "-initrd", initramfs,
+                "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0"]
+
+    def wait_booted(self):
+        self._until("VM-READY", self.BOOT_SECONDS)
         self.run('ip() { /bin/ip "$@"; }')  # busybox's shell would take its own applet
 
     def _until(self, marker, seconds):
@@ -160,10 +208,16 @@ class VirtualMachine:
         return before
 
     def run(self, command, check=True, seconds=20):
-        self.process.stdin.write(f'{command}; echo "VM-""DONE $?;"\n'.encode())
-        self.process.stdin.flush()
-        output = self._until("VM-DONE ", seconds)
+        if self.silent == self.MOST_SILENT:
+            raise Failed("the VM has not answered before and is not asked again")
+        self.silent += 1
+        self.count += 1  # so that what an earlier command, given up, says at last is not taken for this one's end
+        with contextlib.suppress(BrokenPipeError):  # what it said last is in _until's text
+            self.process.stdin.write(f'{command}; echo "VM-""DONE {self.count} $?;"\n'.encode())
+            self.process.stdin.flush()
+        output = self._until(f"VM-DONE {self.count} ", seconds)
         code = int(self._until(";", 5))
+        self.silent = 0
         if check and code:
             raise Failed(f"in the VM: {command}: exit {code}: {output.strip()}")
         return output.strip()
@@ -172,9 +226,16 @@ class VirtualMachine:
         return json.loads(self.run(command) or "[]")
 
     def close(self):
-        self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
+        if self.process:
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def nic_mac(number):
+    return f"02:00:00:0c:00:{number:02x}"
 
 
 def plug_guest(lab, guest, number):

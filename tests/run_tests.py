@@ -9,7 +9,7 @@
 unit    CMake build (warnings are errors, ccache) and its tests, BPF programs and the tree's rules among them
 meson   Meson build with AddressSanitizer and UndefinedBehaviorSanitizer, the same tests again
 tsan    the tests that use threads under ThreadSanitizer
-system  tests/system/*_test*: nodes in network namespaces, a Debian kernel in qemu
+system  tests/system/*_test*: nodes in network namespaces, a Debian kernel and a whole Debian in qemu
 
 Builds are kept in build/ (release, meson, tsan), output in build/logs; a failed test's output is shown.
 A skipped test says why. With CI=true a skip is a failure unless VXPLANE_ALLOW_SKIP has a comma-separated word of its line.
@@ -34,7 +34,7 @@ BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
 THREADED = re.compile(r"fdb|worker|queue|ring|counters|switchboard|server|dataplane_client")
 # System tests that change what there is once on a machine (hugepages, the lab called noble), and the order of the others.
 ALONE = ("ports_test", "noble_test", "switchover_test")
-LONGEST_FIRST = ("traffic_test", "heal_test", "takeover_test", "follow_test", "evpn_test", "package_test", "migration_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")
+LONGEST_FIRST = ("vm_takeover_test", "traffic_test", "heal_test", "takeover_test", "follow_test", "evpn_test", "package_test", "migration_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")
 # A clone elsewhere finds what this one compiled.
 os.environ.setdefault("CCACHE_BASEDIR", REPOSITORY)
 os.environ.setdefault("CCACHE_NOHASHDIR", "true")

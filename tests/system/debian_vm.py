@@ -166,7 +166,7 @@ class DebianMachine(VirtualMachine):
                 "-device", "virtio-rng-pci", "-serial", f"file:{self.serial}", "-device", "virtio-serial-pci",
                 "-chardev", "stdio,id=shell,signal=off", "-device", "virtconsole,chardev=shell", "-kernel", kernel.image,
                 "-initrd", write_whole(os.path.join(lab.directory, f"{self.name}.initramfs"), initramfs),
-                "-append", "console=ttyS0 panic=-1 net.ifnames=0 quiet tsc=reliable mitigations=off audit=0 apparmor=0 systemd.show_status=0"]
+                "-append", "console=ttyS0 panic=-1 no_timer_check net.ifnames=0 quiet tsc=reliable mitigations=off audit=0 apparmor=0 systemd.show_status=0"]
 
     def wait_booted(self):
         started = time.monotonic()

@@ -254,7 +254,7 @@ class VmNetwork:
 
     def show_logs(self):
         with contextlib.suppress(Failed):
-            for command in ("systemctl --no-pager --failed --plain --no-legend", "bridge -c vlan show", "vxctl status", "vxctl port", "vxctl drops",
+            for command in ("systemctl --no-pager --failed --plain --no-legend", "bridge -compressvlans vlan show", "vxctl status", "vxctl port", "vxctl drops",
                             "journalctl -n 40 -o short-precise -u 'vxplane-*' -u networking"):
                 for line in self.vm.run(command, check=False, seconds=20).splitlines():
                     print(f"     xenon: {line}")

@@ -22,7 +22,7 @@ constexpr std::array<const char*, VXP_EXIT_COUNT> kXdpExitNames{
     "bypass"};
 static_assert(kXdpExitNames.back() != nullptr);
 
-constexpr std::array<const char*, VXP_TAKE_COUNT> kTakeExitNames{"taken", "stale", "bypass", "other_gso"};
+constexpr std::array<const char*, VXP_TAKE_COUNT> kTakeExitNames{"taken", "stale", "bypass", "other_gso", "unfollowed"};
 static_assert(kTakeExitNames.back() != nullptr);
 
 std::string driver_of(const protocol::PortConfig& config) {

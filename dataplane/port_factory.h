@@ -21,6 +21,7 @@ struct PortContext {
   std::uint16_t workers = 1;       // queues wanted when PortConfig::queues is 0
   std::string name_prefix;         // unique per instance; for vdev names
   std::string bpf_directory;       // where vxplane_xdp.bpf.o and the others are
+  bool uses_tcx = true;            // where the kernel has it; tests have it otherwise
 };
 
 // The mbuf pool all ports share. `buffers`: how many; data room kHeadroomBytes + 2048 (and what AF_XDP needs).
@@ -62,6 +63,10 @@ class XdpSteering : public FailOpenSwitch {
 class TakePrograms : public FailOpenSwitch {
  public:
   [[nodiscard]] virtual std::array<std::uint64_t, VXP_TAKE_COUNT> exits() const = 0;
+  // False: somebody detached the program that keeps taken frames from the kernel, which has all since then; where a
+  // bridge stands by nothing is taken.
+  [[nodiscard]] virtual bool is_followed() const noexcept = 0;
+  virtual void follow_again() = 0;  // attaches it anew. Throws std::runtime_error or std::system_error
 };
 
 // The BPF program that hands to another netdev what is sent into a tap.

@@ -262,7 +262,8 @@ class NetdevPort final : public Port {
 struct NetdevWithTake {
   NetdevWithTake(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, const protocol::PortConfig& config,
                  const PortContext& context)
-      : take(name, ifindex, queues, {.bypass = config.takeover != 0}, config.takeover != 0, context.bpf_directory),
+      : take(name, ifindex, queues, {.bypass = config.takeover != 0}, config.takeover != 0, context.bpf_directory,
+             context.uses_tcx ? TcIngress::Kind::kBest : TcIngress::Kind::kClsact),
         port(name, ifindex, queues, config.role == protocol::PortRole::kUnderlay, take, *context.pool) {}
   TcTake take;
   NetdevPort port;

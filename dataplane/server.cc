@@ -250,6 +250,7 @@ void Server::tick() {
   if (!is_draining_) drain_workers();  // in case a wake-up was missed
   switchboard_.tick(clock_seconds(), monotonic_ms());
   if (++ticks_ % kTicksPerLivenessCheck != 0) return;
+  switchboard_.follow_again();
   const auto lost = switchboard_.remove_dead_ports();
   for (const auto& info : lost)
     log_info("port {}: its netdev is gone, removed", protocol::text_of(info.config.name));

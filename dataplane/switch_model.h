@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dataplane/forwarding_state.h"
@@ -32,6 +33,7 @@ struct PortEntry {
   // What the XDP program was last told; outer empty: nothing yet, inner empty: to pass everything.
   std::optional<std::optional<XdpSteering::Target>> steered;
   std::optional<FailOpenRule> rule;  // what its BPF programs were last told
+  std::string detached;  // what was last logged of its tc program, which is not there; empty: it is
 
   // The switch in its BPF programs; null: it has none.
   [[nodiscard]] FailOpenSwitch* fail_open() const noexcept {

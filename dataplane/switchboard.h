@@ -94,6 +94,9 @@ class Switchboard {
   // ---- housekeeping ----
   // Removes ports whose netdev vanished; returns them with state kLost.
   [[nodiscard]] std::vector<protocol::PortInfo> remove_dead_ports();
+  // Attaches anew what somebody detached of netdev ports' programs, at the second call that finds it so: whoever replaces
+  // a qdisc has put the new one in its place by then. Call it every second.
+  void follow_again();
   // A slice of every FDB's sweep, refused sockets again, what a slow worker kept from being freed.
   void tick(std::uint16_t now_s, std::int64_t now_ms);
   // The kernel has its frames back, what was taken till then is forwarded, ports are destroyed. The

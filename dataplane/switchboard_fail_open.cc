@@ -49,6 +49,29 @@ void Switchboard::tell_fail_open() {
   if (failed) std::rethrow_exception(failed);
 }
 
+void Switchboard::follow_again() {
+  for (const auto& entry : model_.ports) {
+    if (!entry || !entry->made.take || !entry->made.port->is_alive()) continue;
+    if (entry->made.take->is_followed()) {
+      entry->detached.clear();
+      continue;
+    }
+    std::string what = "somebody detached its tc ingress program: the kernel has its frames until it is attached anew";
+    if (!entry->detached.empty()) {
+      try {
+        entry->made.take->follow_again();
+        log_info("port {}: its tc ingress program is attached anew", protocol::text_of(entry->config.name));
+        entry->detached.clear();
+        continue;
+      } catch (const std::exception& error) {
+        what = error.what();
+      }
+    }
+    if (what != entry->detached) log_warning("port {}: {}", protocol::text_of(entry->config.name), what);
+    entry->detached = std::move(what);
+  }
+}
+
 // The kernel has the frames of those of `ports` that are takeover ports from here on; the workers
 // go on until what had been taken is forwarded.
 void Switchboard::give_back(std::span<const std::shared_ptr<PortEntry>> ports) noexcept {

@@ -61,71 +61,97 @@ int program_of(const bpf_object* object, const char* name) {
   return ::bpf_program__fd(program);
 }
 
-TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind) {
+TcIngress::TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind)
+    : netdev_(netdev), name_(name), program_fd_(program_fd), kind_(kind) {
   const QuietLibbpf quiet;
   hook_.sz = sizeof hook_;
   hook_.ifindex = static_cast<int>(ifindex);
   hook_.attach_point = BPF_TC_INGRESS;
-  if (kind == Kind::kClsact || !attach_link(netdev, name, program_fd)) attach_filter(netdev, name, program_fd);
+  attach();
+}
+
+void TcIngress::attach() {
+  if (kind_ == Kind::kClsact || !attach_link()) attach_filter();
+}
+
+void TcIngress::attach_again() {
+  const QuietLibbpf quiet;
+  link_.reset();
+  if (has_filter()) remove_filter();
+  attach();
 }
 
 // False: this kernel has no TCX. A dead vxplane's link goes by itself, a living one's is no leftover.
-bool TcIngress::attach_link(const std::string& netdev, const std::string& name, int program_fd) {
+bool TcIngress::attach_link() {
   std::array<__u32, 64> ids{};
   __u32 count = ids.size();
   if (::bpf_prog_query(hook_.ifindex, kTcxIngress, 0, nullptr, ids.data(), &count) != 0) return false;
   for (__u32 i = 0; i < count; ++i)
-    if (const BpfProgram program = open_bpf_program(ids[i]); program.name == name) refuse_living(netdev, program);
+    if (const BpfProgram program = open_bpf_program(ids[i]); program.name == name_) refuse_living(netdev_, program);
   bpf_link_create_opts opts{};
   opts.sz = sizeof opts;
   opts.flags = kBefore;
-  link_ = FileDescriptor(::bpf_link_create(program_fd, hook_.ifindex, kTcxIngress, &opts));
-  if (!link_) throw_errno(netdev, "cannot attach " + name + " to its ingress");
+  link_ = FileDescriptor(::bpf_link_create(program_fd_, hook_.ifindex, kTcxIngress, &opts));
+  if (!link_) throw_errno(netdev_, "cannot attach " + name_ + " to its ingress");
   return true;
 }
 
-void TcIngress::attach_filter(const std::string& netdev, const std::string& name, int program_fd) {
+void TcIngress::attach_filter() {
   const int error = ::bpf_tc_hook_create(&hook_);
   if (error != 0 && error != -EEXIST) {
     errno = -error;
-    throw_errno(netdev, "cannot make its tc ingress hook");
+    throw_errno(netdev_, "cannot make its tc ingress hook");
   }
   // One that was there may be an operator's: our filter in it, even a crashed run's, makes it none of ours.
   made_qdisc_ = error == 0;
-  if (!made_qdisc_) check_place(netdev, name);
+  if (!made_qdisc_) check_place();
   bpf_tc_opts mine = filter();
-  mine.prog_fd = program_fd;
+  mine.prog_fd = program_fd_;
   mine.flags = BPF_TC_F_REPLACE;
   if (const int failed = ::bpf_tc_attach(&hook_, &mine); failed != 0) {
-    if (made_qdisc_) remove();
+    if (made_qdisc_) remove_qdisc();
     errno = -failed;
-    throw_errno(netdev, "cannot attach " + name + " to its tc ingress");
+    throw_errno(netdev_, "cannot attach " + name_ + " to its tc ingress");
   }
 }
 
 TcIngress::~TcIngress() {
   if (link_) return;
   const QuietLibbpf quiet;
-  remove();
+  if (!has_filter()) return;  // somebody took it away: whose qdisc is there now is not known
+  remove_filter();
+  if (made_qdisc_) remove_qdisc();
 }
 
 // The place of our filter is free or holds a leftover of our own; throws when it is somebody's.
-void TcIngress::check_place(const std::string& netdev, const std::string& name) const {
+void TcIngress::check_place() const {
   bpf_tc_opts there = filter();
   if (::bpf_tc_query(&hook_, &there) != 0) return;
   const BpfProgram program = open_bpf_program(there.prog_id);
-  if (program.name != name)
-    throw std::runtime_error(netdev + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
+  if (program.name != name_)
+    throw std::runtime_error(netdev_ + ": its tc ingress already has a filter at prio 1 handle 1 ('" + program.name +
                              "'); move it with `tc filter`");
-  refuse_living(netdev, program);
+  refuse_living(netdev_, program);
 }
 
-void TcIngress::remove() noexcept {
+// The filter in our place is this one.
+bool TcIngress::has_filter() const noexcept {
+  bpf_tc_hook hook = hook_;
+  bpf_tc_opts there = filter();
+  bpf_prog_info info{};
+  __u32 bytes = sizeof info;
+  return ::bpf_tc_query(&hook, &there) == 0 && ::bpf_obj_get_info_by_fd(program_fd_, &info, &bytes) == 0 && there.prog_id == info.id;
+}
+
+void TcIngress::remove_filter() noexcept {
   bpf_tc_opts mine = filter();
   (void)::bpf_tc_detach(&hook_, &mine);
-  if (!made_qdisc_) return;
-  hook_.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);  // both: the qdisc itself
-  (void)::bpf_tc_hook_destroy(&hook_);
+}
+
+void TcIngress::remove_qdisc() noexcept {
+  bpf_tc_hook hook = hook_;
+  hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);  // both: the qdisc itself
+  (void)::bpf_tc_hook_destroy(&hook);
 }
 
 }  // namespace vx

@@ -34,16 +34,25 @@ class TcIngress {
   // Attaches `program_fd`, whose program's name is `name`, in place of a leftover of that name for which nobody beats.
   // Throws std::runtime_error or std::system_error.
   TcIngress(const std::string& netdev, std::uint32_t ifindex, const std::string& name, int program_fd, Kind kind = Kind::kBest);
-  ~TcIngress();  // detaches; removes the clsact qdisc when it was made here
+  ~TcIngress();  // detaches; removes the clsact qdisc when it was made here, and still has the program
   TcIngress(const TcIngress&) = delete;
   TcIngress& operator=(const TcIngress&) = delete;
+  // Somebody detached it, or put something in front that keeps frames from it: attaches it as at first, before all others.
+  // Throws as the constructor does; it may be tried again.
+  void attach_again();
 
  private:
-  [[nodiscard]] bool attach_link(const std::string& netdev, const std::string& name, int program_fd);
-  void attach_filter(const std::string& netdev, const std::string& name, int program_fd);
-  void check_place(const std::string& netdev, const std::string& name) const;
-  void remove() noexcept;
+  void attach();
+  [[nodiscard]] bool attach_link();
+  void attach_filter();
+  void check_place() const;
+  [[nodiscard]] bool has_filter() const noexcept;
+  void remove_filter() noexcept;
+  void remove_qdisc() noexcept;
 
+  std::string netdev_, name_;
+  int program_fd_;
+  Kind kind_;
   FileDescriptor link_;  // empty: a filter
   bpf_tc_hook hook_{};
   bool made_qdisc_ = false;

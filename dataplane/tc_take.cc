@@ -26,6 +26,7 @@ void put(int map_fd, const void* value, const std::string& netdev) {
 struct TcTake::Impl {
   std::string netdev;
   bool has_standby = false;
+  FailOpenRule rule;
   std::vector<BpfObject> objects;  // by queue: each socket's filter knows its queue; the maps are the first one's
   std::unique_ptr<HeartbeatMap> beats;
   std::unique_ptr<TcIngress> ingress;
@@ -45,10 +46,15 @@ struct TcTake::Impl {
     objects.push_back(std::move(object));
   }
   [[nodiscard]] bpf_object* first() const noexcept { return objects.front().get(); }
+  void configure(bool is_followed) const {
+    const __u32 flags = (rule.bypass ? VXP_FLAG_BYPASS : 0u) | (has_standby ? VXP_FLAG_STANDBY : 0u);
+    const vxp_take_config config{flags, is_followed ? 0u : 1u, std::uint64_t{rule.stale_after_ms} * 1'000'000};
+    put(map_of(first(), "vxp_take"), &config, netdev);
+  }
 };
 
 TcTake::TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule,
-               bool has_standby, const std::string& bpf_directory)
+               bool has_standby, const std::string& bpf_directory, TcIngress::Kind kind)
     : impl_(std::make_unique<Impl>()) {
   impl_->netdev = netdev;
   impl_->has_standby = has_standby;
@@ -58,7 +64,7 @@ TcTake::TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t q
   // The tc program does not look at heartbeats itself; through it another vxplane finds them.
   const int program = program_of(impl_->first(), VXP_TC_PROGRAM);
   check(::bpf_prog_bind_map(program, map_of(impl_->first(), "vxp_heartbeat"), nullptr), netdev, "cannot bind the heartbeats");
-  impl_->ingress = std::make_unique<TcIngress>(netdev, ifindex, VXP_TC_PROGRAM, program);
+  impl_->ingress = std::make_unique<TcIngress>(netdev, ifindex, VXP_TC_PROGRAM, program, kind);
 }
 
 TcTake::~TcTake() = default;
@@ -70,9 +76,26 @@ int TcTake::filter(std::uint16_t queue) const noexcept {
 volatile vxp_beat* TcTake::heartbeat(std::uint16_t queue) noexcept { return impl_->beats->slot(queue); }
 
 void TcTake::set_rule(const FailOpenRule& rule) {
-  const __u32 flags = (rule.bypass ? VXP_FLAG_BYPASS : 0u) | (impl_->has_standby ? VXP_FLAG_STANDBY : 0u);
-  const vxp_take_config config{flags, 0, std::uint64_t{rule.stale_after_ms} * 1'000'000};
-  put(map_of(impl_->first(), "vxp_take"), &config, impl_->netdev);
+  impl_->rule = rule;
+  // Should the filter find itself not followed just now and this overwrite it, it finds that again with its next frame.
+  impl_->configure(is_followed());
+}
+
+bool TcTake::is_followed() const noexcept {
+  const std::uint32_t zero = 0;
+  vxp_take_config config{};
+  const int map = ::bpf_object__find_map_fd_by_name(impl_->first(), "vxp_take");
+  return ::bpf_map_lookup_elem(map, &zero, &config) != 0 || config.unfollowed == 0;
+}
+
+// In this order: what the filter left on CPUs that had no frame since must not look like what it finds from now on.
+void TcTake::follow_again() {
+  impl_->ingress->attach_again();
+  const std::uint32_t zero = 0;
+  const std::vector<std::uint64_t> verdicts(static_cast<std::size_t>(::libbpf_num_possible_cpus()));  // 8 bytes a CPU
+  check(::bpf_map_update_elem(map_of(impl_->first(), "vxp_verdict"), &zero, verdicts.data(), BPF_ANY), impl_->netdev,
+        "cannot clear the verdicts");
+  impl_->configure(true);
 }
 
 std::array<std::uint64_t, VXP_TAKE_COUNT> TcTake::exits() const {

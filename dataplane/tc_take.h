@@ -9,6 +9,7 @@
 #include <string>
 
 #include "dataplane/port_factory.h"
+#include "dataplane/tc_ingress.h"
 
 namespace vx {
 
@@ -17,7 +18,7 @@ class TcTake final : public TakePrograms {
   // Attaches the tc program, in place of a leftover of our own. `has_standby`: super-frames that a vnet header has no
   // word for are left to the kernel's bridge. Throws std::runtime_error or std::system_error.
   TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule, bool has_standby,
-         const std::string& bpf_directory);
+         const std::string& bpf_directory, TcIngress::Kind kind = TcIngress::Kind::kBest);
   ~TcTake() override;  // detaches; removes the clsact qdisc when it was ours
   TcTake(const TcTake&) = delete;
   TcTake& operator=(const TcTake&) = delete;
@@ -28,6 +29,8 @@ class TcTake final : public TakePrograms {
 
   void set_rule(const FailOpenRule& rule) override;
   [[nodiscard]] std::array<std::uint64_t, VXP_TAKE_COUNT> exits() const override;
+  [[nodiscard]] bool is_followed() const noexcept override;
+  void follow_again() override;
 
  private:
   struct Impl;

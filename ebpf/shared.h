@@ -82,7 +82,7 @@ struct vxp_beat {
  * Map vxp_exits: VXP_TAKE_COUNT per-CPU counters, written by the socket filter, which decides. Append only. */
 struct vxp_take_config {
 	__u32 flags;            /* VXP_FLAG_BYPASS, VXP_FLAG_STANDBY */
-	__u32 reserved;
+	__u32 unfollowed;       /* set by the filter: a taken frame did not come to our tc program, so the kernel had it, too */
 	__u64 stale_after_ns;   /* a queue's heartbeat older than this: its frames pass; 0 at first */
 };
 enum vxp_take_exit {
@@ -90,6 +90,7 @@ enum vxp_take_exit {
 	VXP_TAKE_STALE,  /* passed: the queue's worker does not beat; without a standby to the socket, too */
 	VXP_TAKE_BYPASS, /* passed */
 	VXP_TAKE_OTHER_GSO, /* passed, where a kernel bridge stands by: a super-frame other than TCP's */
+	VXP_TAKE_UNFOLLOWED, /* passed, where a kernel bridge stands by: `unfollowed` is set, that bridge has every frame */
 	VXP_TAKE_COUNT
 };
 

@@ -79,15 +79,16 @@ static __always_inline bool is_plain_tcp(struct __sk_buff *skb)
 	return false;
 }
 
-static __always_inline __u32 decide(struct __sk_buff *skb)
+static __always_inline __u32 decide(struct __sk_buff *skb, const struct vxp_take_config *config)
 {
-	__u32 zero = 0, queue = vxp_queue;
-	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
+	__u32 queue = vxp_queue;
 	struct vxp_beat *beat = bpf_map_lookup_elem(&vxp_heartbeat, &queue);
 	__u64 last, now;
 
-	if (!config || !beat || config->flags & VXP_FLAG_BYPASS)
+	if (!beat || config->flags & VXP_FLAG_BYPASS)
 		return VXP_TAKE_BYPASS;
+	if (config->flags & VXP_FLAG_STANDBY && config->unfollowed)
+		return VXP_TAKE_UNFOLLOWED;
 	/* Read before the clock: a beat must not look younger than now. */
 	last = *(volatile __u64 *)&beat->monotonic_ns;
 	now = bpf_ktime_get_ns();
@@ -98,29 +99,28 @@ static __always_inline __u32 decide(struct __sk_buff *skb)
 	return VXP_TAKE_TAKEN;
 }
 
-static __always_inline bool has_standby(void)
-{
-	__u32 zero = 0;
-	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
-
-	return config && config->flags & VXP_FLAG_STANDBY;
-}
-
 SEC("socket")
 int vxplane_filter(struct __sk_buff *skb)
 {
-	__u32 zero = 0, way = decide(skb);
+	__u32 zero = 0, way;
 	__u32 *verdict = bpf_map_lookup_elem(&vxp_verdict, &zero);
-	__u64 *count = bpf_map_lookup_elem(&vxp_exits, &way);
+	struct vxp_take_config *config = bpf_map_lookup_elem(&vxp_take, &zero);
+	__u64 *count;
 
-	if (!verdict)
-		return 0; /* cannot be: index 0 of an array of one */
-	/* Always written: should the tc program not have run for the last frame, its verdict is not this one's. */
+	if (!verdict || !config)
+		return 0; /* cannot be: index 0 of arrays of one */
+	/* The last frame on this CPU was taken and the tc program did not stop it: somebody detached that (`tc qdisc del`),
+	 * and the frame went both ways. Where a bridge stands by the next ones go its way alone, until userspace has attached
+	 * the program anew; elsewhere nobody else would forward them. */
+	if (*verdict && !config->unfollowed)
+		config->unfollowed = 1;
+	way = decide(skb, config);
+	count = bpf_map_lookup_elem(&vxp_exits, &way);
 	*verdict = way == VXP_TAKE_TAKEN;
 	if (count)
 		*count += 1;
 	/* The whole frame, or nothing. A frame that nobody else would forward waits for a worker that is late. */
-	return way == VXP_TAKE_TAKEN || (way == VXP_TAKE_STALE && !has_standby()) ? -1 : 0;
+	return way == VXP_TAKE_TAKEN || (way == VXP_TAKE_STALE && !(config->flags & VXP_FLAG_STANDBY)) ? -1 : 0;
 }
 
 SEC("tc")

@@ -114,6 +114,33 @@ TEST(FailOpen, WhatTheProgramsCountedIsInTheSumAlsoWhenTheirPortsWent) {
   }
 }
 
+TEST(FailOpen, ATcProgramThatWasDetachedIsAttachedAnewAtTheSecondLook) {
+  Rig rig;
+  rig.set_up();
+  for (const char* name : {"a", "b"}) rig.board->add_port(netdev(name, true));
+  auto& take = *rig.takes["a"];
+  rig.board->follow_again();
+  take.followed = false;
+  rig.board->follow_again();
+  EXPECT_EQ(take.attached, 0u) << "who detached it may be about to put another qdisc there";
+  take.why_not = "there is another filter";
+  rig.board->follow_again();
+  rig.board->follow_again();
+  EXPECT_EQ(take.attached, 2u) << "tried until it works";
+  take.why_not.clear();
+  rig.board->follow_again();
+  EXPECT_TRUE(take.followed);
+  rig.board->follow_again();
+  EXPECT_EQ(take.attached, 3u);
+  take.followed = false;
+  rig.board->follow_again();
+  EXPECT_EQ(take.attached, 3u) << "the next time is as the first";
+  rig.board->follow_again();
+  EXPECT_EQ(take.attached, 4u);
+  EXPECT_EQ(rig.takes["b"]->attached, 0u);
+  EXPECT_TRUE(rig.board->remove_dead_ports().empty());
+}
+
 TEST(FailOpen, RefusesWhatCannotBe) {
   Rig rig;
   rig.set_up();

@@ -45,10 +45,19 @@ class FakeTake : public TakePrograms {
     ++calls;
   }
   std::array<std::uint64_t, VXP_TAKE_COUNT> exits() const override { return counts; }
+  bool is_followed() const noexcept override { return followed; }
+  void follow_again() override {
+    ++attached;
+    if (!why_not.empty()) throw std::runtime_error(why_not);
+    followed = true;
+  }
 
   FailOpenRule rule;
   unsigned calls = 0;
   std::array<std::uint64_t, VXP_TAKE_COUNT> counts{};
+  std::atomic<bool> followed = true;
+  unsigned attached = 0;
+  std::string why_not;
 };
 
 // Queues and life as a test sets them; tells when it is destroyed.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Taking the place of a kernel bridge and giving it back: every frame exactly once, in one of the two ways, whatever
 // is switched meanwhile. Real programs, real packet sockets. Needs root.
+#include <bpf/bpf.h>
 #include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -22,13 +23,18 @@ constexpr std::uint32_t kNeverStale = 60'000;  // other load on the machine must
 
 std::uint64_t total(const protocol::StatsReply& reply, vxp_take_exit exit) { return reply.take[exit]; }
 
-class BothWays : public TakeoverTest, public testing::WithParamInterface<unsigned> {};
+struct Way {
+  unsigned queues;
+  bool uses_tcx;
+};
+class BothWays : public TakeoverTest, public testing::WithParamInterface<Way> {};
 
 TEST_P(BothWays, EveryFrameGoesExactlyOneWayWhileBypassIsToggled) {
-  start_dataplane(GetParam());
+  uses_tcx_ = GetParam().uses_tcx;
+  start_dataplane(GetParam().queues);
   take_both();
   Traffic there("vxb", "vxd", kGuestMac, kFarMac, 30us), back("vxd", "vxb", kFarMac, kGuestMac, 30us);
-  std::mt19937 random(GetParam());
+  std::mt19937 random(GetParam().queues);
   for (unsigned i = 0; i < 600; ++i) {
     bypass(i % 2 != 0, kNeverStale);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 4000));
@@ -43,10 +49,12 @@ TEST_P(BothWays, EveryFrameGoesExactlyOneWayWhileBypassIsToggled) {
   const auto reply = board_->stats().reply;
   EXPECT_GT(total(reply, VXP_TAKE_TAKEN), 500u);
   EXPECT_GT(total(reply, VXP_TAKE_BYPASS), 500u);
+  EXPECT_EQ(total(reply, VXP_TAKE_UNFOLLOWED), 0u);
   EXPECT_EQ(total(reply, VXP_TAKE_TAKEN), reply.totals.received) << "nothing else comes in";
   EXPECT_TRUE(reply.totals.balances());
 }
-INSTANTIATE_TEST_SUITE_P(Queues, BothWays, testing::Values(1u, 2u), [](const auto& how) { return std::to_string(how.param); });
+INSTANTIATE_TEST_SUITE_P(Queues, BothWays, testing::Values(Way{1, true}, Way{2, true}, Way{2, false}),
+                         [](const auto& how) { return (how.param.uses_tcx ? "Tcx" : "Clsact") + std::to_string(how.param.queues); });
 
 TEST_F(TakeoverTest, AttachArmDetachAndStopLoseAndDoubleNothing) {
   Traffic there("vxb", "vxd", kGuestMac, kFarMac, 100us), back("vxd", "vxb", kFarMac, kGuestMac, 100us);
@@ -265,6 +273,89 @@ TEST_F(TakeoverTest, SuperFramesOtherThanTcpsAreLeftToTheKernelsBridge) {
   EXPECT_EQ(bytes, payload.size()) << "once and whole, in one piece or in segments";
   EXPECT_EQ(total(board_->stats().reply, VXP_TAKE_OTHER_GSO), 1u);
 }
+
+// Behind our back: `bpftool link detach`.
+void detach_link(const std::string& netdev) {
+  for (__u32 id = 0; ::bpf_link_get_next_id(id, &id) == 0;) {
+    const FileDescriptor link(::bpf_link_get_fd_by_id(id));
+    std::array<__u32, 64> info{};  // the headers of Debian 12 do not have tcx's part: netdev's index at byte 16
+    __u32 bytes = sizeof info;
+    if (!link || ::bpf_obj_get_info_by_fd(link.get(), info.data(), &bytes) != 0) continue;
+    if (info[0] != 11 /* BPF_LINK_TYPE_TCX */ || info[4] != netdev::index(netdev)) continue;
+    EXPECT_EQ(::bpf_link_detach(link.get()), 0);
+  }
+}
+
+// How our program sits at vxa's ingress, and what takes it away. Of the two qdiscs "ingress" is somebody's (a VM's rate
+// limit, which Proxmox removes and makes anew) and "clsact" our own.
+struct Ingress {
+  const char* name;
+  bool uses_tcx;
+  const char* before;  // we come
+  const char* detach;  // empty: the link
+  const char* after;   // as somebody goes on
+  bool changes_qdisc;
+  bool leaves_qdisc;   // when we have gone
+};
+
+class Detached : public TakeoverTest, public testing::WithParamInterface<Ingress> {
+ protected:
+  static void run(const char* command) {
+    EXPECT_EQ(sh(command), "") << command;
+  }
+  std::uint64_t taken_now() { return total(board_->stats().reply, VXP_TAKE_TAKEN); }
+};
+
+TEST_P(Detached, CostsADuplicateACpuAndIsAttachedAnew) {
+  const Ingress& how = GetParam();
+  uses_tcx_ = how.uses_tcx;
+  run(how.before);
+  start_dataplane();
+  take_both();
+  bypass(false, kNeverStale);
+  Traffic there("vxb", "vxd", kGuestMac, kFarMac, 200us), back("vxd", "vxb", kFarMac, kGuestMac, 200us);
+  const auto look = [&] {
+    std::this_thread::sleep_for(50ms);
+    board_->follow_again();
+    EXPECT_TRUE(board_->remove_dead_ports().empty());
+  };
+  for (int i = 0; i < 3; ++i) look();
+  EXPECT_EQ(total(board_->stats().reply, VXP_TAKE_UNFOLLOWED), 0u);
+  if (*how.detach != 0) run(how.detach);
+  else detach_link("vxa");
+  look();
+  run(how.after);
+  bypass(false, kNeverStale - 1);  // does not take it back
+  const auto unfollowed = total(board_->stats().reply, VXP_TAKE_UNFOLLOWED);
+  std::this_thread::sleep_for(50ms);
+  EXPECT_GT(total(board_->stats().reply, VXP_TAKE_UNFOLLOWED), unfollowed) << "the kernel's bridge forwards alone";
+  look();
+  std::this_thread::sleep_for(20ms);
+  const auto again = total(board_->stats().reply, VXP_TAKE_UNFOLLOWED);
+  const auto taken_then = taken_now();
+  for (int i = 0; i < 3; ++i) look();
+  EXPECT_EQ(total(board_->stats().reply, VXP_TAKE_UNFOLLOWED), again) << "attached anew";
+  EXPECT_GT(taken_now(), taken_then + 100);
+  there.stop();
+  back.stop();
+  EXPECT_EQ(there.lost(), 0u) << "of " << there.sent();
+  // Whenever a qdisc comes or goes the kernel sends nothing out of that netdev for some milliseconds, whoever does it.
+  EXPECT_LE(back.longest_gap(), how.changes_qdisc ? 500u : 0u) << "of " << back.sent();
+  EXPECT_LE(there.doubled(), std::thread::hardware_concurrency());
+  EXPECT_EQ(back.doubled(), 0u);
+  stop_dataplane();
+  EXPECT_EQ(sh("tc filter show dev vxa ingress"), "");
+  EXPECT_EQ(sh("tc qdisc show dev vxa").find("ffff:") != std::string::npos, how.leaves_qdisc);
+}
+void PrintTo(const Ingress& how, std::ostream* out) { *out << how.name; }
+INSTANTIATE_TEST_SUITE_P(Ways, Detached,
+                         testing::Values(Ingress{"Link", true, "", "", "", false, false},
+                                         Ingress{"Clsact", false, "", "tc qdisc del dev vxa clsact", "", true, false},
+                                         Ingress{"Filter", false, "", "tc filter del dev vxa ingress", "", false, true},
+                                         Ingress{"ClsactThatIsSomebodysNow", false, "", "tc qdisc del dev vxa clsact", "tc qdisc add dev vxa clsact", true, true},
+                                         Ingress{"RateLimit", false, "tc qdisc add dev vxa handle ffff: ingress", "tc qdisc del dev vxa ingress",
+                                                 "tc qdisc add dev vxa handle ffff: ingress", true, true}),
+                         [](const auto& how) { return std::string(how.param.name); });
 
 // ---- deliver_ifindex ----
 

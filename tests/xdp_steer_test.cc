@@ -391,6 +391,12 @@ class TakePair : public testing::Test {
     const vxp_beat value{ns};
     ASSERT_EQ(::bpf_map_update_elem(program_->map("vxp_heartbeat"), &queue, &value, BPF_ANY), 0);
   }
+  bool is_unfollowed() {
+    const std::uint32_t zero = 0;
+    vxp_take_config config{};
+    EXPECT_EQ(::bpf_map_lookup_elem(program_->map("vxp_take"), &zero, &config), 0);
+    return config.unfollowed != 0;
+  }
   std::uint64_t counted(std::uint32_t way) {
     std::array<std::uint64_t, VXP_TAKE_COUNT> sums{};
     read_counters(program_->map("vxp_exits"), sums);
@@ -452,12 +458,26 @@ TEST_F(TakePair, WhereNobodyStandsByAStaleQueuesFramesWaitForItsWorker) {
   EXPECT_EQ(counted(VXP_TAKE_STALE), 1u);
 }
 
-TEST_F(TakePair, AVerdictThatWasNotFollowedIsNotTheNextFrames) {
+TEST_F(TakePair, NothingIsTakenAfterAVerdictThatWasNotFollowed) {
+  configure(VXP_FLAG_STANDBY);
+  beat(0, monotonic_ns() + 3'600'000'000'000);
+  expect_taken("followed");
+  EXPECT_FALSE(is_unfollowed());
+  EXPECT_NE(filter(), 0u);
+  expect_passed("the frame before never came to tc ingress");
+  EXPECT_TRUE(is_unfollowed());
+  expect_passed("and for good");
+  EXPECT_EQ(counted(VXP_TAKE_UNFOLLOWED), 2u);
+  configure(VXP_FLAG_STANDBY);
+  expect_taken("until configured anew");
+  EXPECT_FALSE(is_unfollowed());
+}
+
+TEST_F(TakePair, WithoutAStandbyFramesAreTakenThoughNotFollowed) {
   configure(0);
   beat(0, monotonic_ns() + 3'600'000'000'000);
-  EXPECT_NE(filter(), 0u);
-  configure(VXP_FLAG_BYPASS);
-  expect_passed("the frame before never came to tc ingress");
+  for (int i = 0; i < 3; ++i) EXPECT_NE(filter(), 0u) << "nobody else would forward it";
+  EXPECT_TRUE(is_unfollowed()) << "but it is known";
 }
 
 TEST_F(TakePair, WithAStandbySuperFramesOtherThanPlainTcpAreTheKernels) {

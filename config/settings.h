@@ -47,6 +47,7 @@ struct VxlanSettings {
   bool replace_kernel = false;
   std::uint16_t mtu = 0;  // overlay MTU; absent in the file: what fits (warned)
   PortFlags flags;        // of the tunnel as a port of the bridge; takeover only. `learning` is above
+  MacAddress own_mac{};   // of the kernel's vxlan device; takeover only
   friend bool operator==(const VxlanSettings&, const VxlanSettings&) = default;
 };
 
@@ -87,6 +88,7 @@ struct PortSettings {
   PortFlags flags;
   bool is_kernels = false;   // takeover: a port of the kernel's bridge, which stands by
   std::uint32_t deliver_ifindex = 0;  // takeover: the netdev (the bridge) that receives what is sent into this tap
+  MacAddress own_mac{};               // takeover: the netdev's; with deliver_ifindex the bridge's
   [[nodiscard]] bool is_pattern() const { return name.find_first_of("*?[") != std::string::npos; }
   friend bool operator==(const PortSettings&, const PortSettings&) = default;
 };

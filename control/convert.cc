@@ -58,6 +58,7 @@ protocol::OverlayConfig overlay_config(const config::Settings& settings, Overlay
   config.fdb_capacity = capacity_of(settings.bridge);
   config.tunnel_vlans = config::tunnel_vlans_of(settings.bridge);
   config.tunnel_flags = flags_of(settings.vxlan.flags);
+  config.own_mac = settings.vxlan.own_mac;
   return config;
 }
 
@@ -76,6 +77,7 @@ WantedPort guest_port(const config::PortSettings& port, const config::Settings& 
   wanted.config.flags = flags_of(port.flags);
   wanted.config.takeover = port.is_kernels && port.driver == config::Driver::kNetdev ? 1 : 0;
   wanted.config.deliver_ifindex = port.deliver_ifindex;
+  wanted.config.own_mac = port.own_mac;
   wanted.config.attach_xdp_take_all = port.driver == config::Driver::kAfXdp ? 1 : 0;
   wanted.config.vlans = port.vlans;
   wanted.fdb_max_learned = port.fdb_max_learned;

@@ -41,7 +41,7 @@ bool is_same_device(const PortConfig& a, const PortConfig& b) {
 
 bool is_equal(const PortConfig& a, const PortConfig& b) {
   return is_same_device(a, b) && a.mtu == b.mtu && a.storm_pps == b.storm_pps && a.learning == b.learning &&
-         a.flags == b.flags && a.deliver_ifindex == b.deliver_ifindex && a.vlans == b.vlans;
+         a.flags == b.flags && a.deliver_ifindex == b.deliver_ifindex && a.own_mac == b.own_mac && a.vlans == b.vlans;
 }
 
 bool PortManager::needs_netdev(const PortConfig& config) {

@@ -135,6 +135,7 @@ class Reader {
     take("vxlan.hold-port", s_.vxlan.hold_port, false);  // its own device has the port
     take("vxlan.mtu", s_.vxlan.mtu, static_cast<std::uint16_t>(std::min({bridge_->mtu, vxlan_->mtu, 65535u})));
     s_.vxlan.flags = flags_of(port);
+    s_.vxlan.own_mac = vxlan_->mac;
     result_.fdb_ageing_s = bridge_->bridge->ageing_cs / 100;
     if (info.ageing_s != 0) result_.fdb_ageing_s = std::min(result_.fdb_ageing_s, info.ageing_s);
     if (file_.given.count("vxlan.vxlan-remoteip") == 0) read_remotes();
@@ -228,6 +229,7 @@ class Reader {
       port.driver = config::Driver::kNetdev;
       port.vlans = vlans_of(link.ifindex);
       port.flags = flags_of(*link.bridge_port);
+      port.own_mac = link.mac;
       port.is_kernels = true;
       limit(port);
       s_.ports.push_back(std::move(port));
@@ -256,6 +258,7 @@ class Reader {
     port.flags.learning = false;  // the host's MACs are entries of the kernel's
     port.is_kernels = true;
     port.deliver_ifindex = static_cast<std::uint32_t>(bridge_->ifindex);
+    port.own_mac = bridge_->mac;
     return port;
   }
 

@@ -30,6 +30,8 @@ struct PortState {
   std::shared_ptr<SharedTokenBucket> storm;  // what keeps that limit; one per port for as long as it lives
   std::shared_ptr<SharedTokenBucket> too_big;  // limits the packet-too-big messages sent to it; likewise
   std::shared_ptr<const VlanTable> vlans;
+  MacAddress own_mac{};                 // protocol::PortConfig::own_mac
+  bool delivers = false;                // to the host behind a bridge that stands by
 };
 
 struct OverlayState {
@@ -45,6 +47,7 @@ struct OverlayState {
   bool accept_unknown_vteps = false;    // vtep-learning yes | flood
   std::uint8_t tunnel_flags = 0;        // protocol::PortFlag, of the tunnel as a port
   bool mss_clamp = false;               // TCP MSS of SYNs is lowered to what `mtu` allows
+  MacAddress own_mac{};                 // of the tunnel as a port
   PortIndex uplink = kNoIndex;          // netdev mode: every tunnel frame goes there
   std::shared_ptr<Fdb> fdb;
   std::shared_ptr<const VlanTable> tunnel_vlans;

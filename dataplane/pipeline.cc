@@ -120,7 +120,19 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
     return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
   if (const auto reason = apply_egress_tag(packet, *egress.vlans); reason != DropReason::kNone) [[unlikely]]
     return sender_.drop_outgoing(packet, reason, index);
+  if (egress.delivers) [[unlikely]] address_to_host(packet, index, domain);
   sender_.send(packet, index);
+}
+
+// The host behind a kernel's bridge answers to the bridge's address and, on each port, to that port's own: the port's
+// netdev has found such a frame to be its host's before the bridge passes it up. What is delivered here is looked at as the
+// bridge's frame, so it gets the bridge's address.
+[[gnu::cold]] void Pipeline::address_to_host(Packet& packet, PortIndex host, const Domain& domain) noexcept {
+  constexpr std::uint64_t kMacBits = 0xffff'ffff'ffff;
+  const MacAddress& own = packet.source.is_port() ? state_->ports[packet.source.index()].own_mac : domain.overlay.own_mac;
+  const MacAddress& bridge = state_->ports[host].own_mac;
+  if ((packet.destination_key & kMacBits) != own.to_u48() || bridge.is_zero()) return;
+  std::memcpy(packet.data, bridge.bytes.data(), bridge.bytes.size());
 }
 
 // ---- the order of the steps ----

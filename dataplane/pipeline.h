@@ -94,6 +94,7 @@ class Pipeline {
   template <typename Step>
   void for_each_packet(Batch& batch, Step&& step) noexcept;
 
+  void address_to_host(Packet& packet, PortIndex host, const Domain& domain) noexcept;
   void process_guest(Batch& batch, PortIndex ingress) noexcept;
   void process_underlay(Batch& batch) noexcept;
   void process_bundles(Packet* burst, unsigned count) noexcept;

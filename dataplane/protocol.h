@@ -34,7 +34,7 @@ enum class MessageType : std::uint16_t {
   kHello = 1,        // -                  HelloReply
   kPortAdd,          // PortConfig         PortInfo
   kPortDelete,       // PortRef            -
-  kPortSet,          // PortConfig (name picks the port; VLANs, flags, storm, mtu, deliver_ifindex change in place)   PortInfo
+  kPortSet,          // PortConfig (name picks the port; VLANs, flags, storm, mtu, deliver_ifindex, own_mac change in place)   PortInfo
   kPortDump,         // - or DumpFrom      PortInfo...        (by ascending index; see DumpFrom)
   kUnderlaySet,      // UnderlayConfig     -
   kUnderlayGet,      // -                  UnderlayConfig
@@ -142,7 +142,9 @@ struct PortConfig {
   std::uint8_t takeover = 0;    // netdev: a port of a kernel bridge that stands by: neither its link nor its MTU is touched; FailOpenConfig
   std::uint8_t flags = 0;       // PortFlag
   std::uint32_t deliver_ifindex = 0;  // tap: what is sent into it enters that netdev's ingress as if received there; 0: no
-  std::uint32_t reserved = 0;
+  MacAddress own_mac{};         // takeover: the netdev's, for which the host behind the bridge answers on this port; with
+                                // deliver_ifindex that netdev's; zero: none
+  std::uint8_t reserved[6]{};
   VlanTable vlans;
 };
 
@@ -194,7 +196,8 @@ struct OverlayConfig {
   std::uint32_t fdb_capacity = 65536;
   std::uint8_t mss_clamp = 0;     // TCP MSS of SYNs is lowered to what the overlay MTU allows
   std::uint8_t tunnel_flags = 0;  // PortFlag, of the tunnel as a port of the bridge: no flooding to VTEPs...
-  std::uint8_t reserved[2]{};
+  MacAddress own_mac{};           // takeover: the vxlan device's, as PortConfig's
+  std::uint8_t reserved[4]{};
   VlanTable tunnel_vlans;         // what the tunnel carries: bridge-vids tagged, bridge-pvid untagged
 };
 

@@ -42,6 +42,7 @@ void Sender::use(const ForwardingState* state, const Assignment* assignment) noe
     const bool has_queue = i < assignment->tx.size() && assignment->tx[i].port != nullptr;
     egress_[i].vlans = port.vlans.get();
     egress_[i].overlay = port.overlay;
+    egress_[i].delivers = port.delivers;
     egress_[i].can_send = port.port != nullptr && port.is_up && has_queue;
     if (!egress_[i].can_send) continue;
     egress_[i].offloads = port.port->tx_offloads();

@@ -67,6 +67,7 @@ class Sender {
     OverlayIndex overlay = kNoIndex;
     bool can_send = false;
     bool coalesces = false;  // TCP from the tunnel is joined for it
+    bool delivers = false;
     TxOffloads offloads;
   };
   [[nodiscard]] const Egress& egress(PortIndex port) const noexcept { return egress_[port]; }

@@ -61,6 +61,7 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
   state.accept_unknown_vteps = config.vtep_learning != protocol::VtepLearning::kNo;
   state.tunnel_flags = config.tunnel_flags;
   state.mss_clamp = config.mss_clamp != 0;
+  state.own_mac = config.own_mac;
   state.fdb = entry.fdb->table();
   state.tunnel_vlans = entry.tunnel_vlans;
   if (const auto* uplink = model.find_port(protocol::text_of(config.uplink_port)))
@@ -149,6 +150,8 @@ std::unique_ptr<ForwardingState> build_state(const SwitchModel& model, std::uint
     port.storm = entry->storm;
     port.too_big = entry->too_big;
     port.vlans = entry->vlans;
+    port.own_mac = entry->config.own_mac;
+    port.delivers = entry->config.deliver_ifindex != 0;
   }
   state->overlays.resize(model.overlays.size());
   for (const auto& overlay : model.overlays)

@@ -71,6 +71,36 @@ TEST(Bridge, DestinationWhereTheFrameCameFromIsDropped) {
   EXPECT_EQ(host.counters().ports[1].rx_dropped, 1u);
 }
 
+// Port 3 is the host behind a kernel's bridge: it answers for that bridge's address, and for a port's own on that port.
+TEST(Bridge, TheHostGetsFramesToThePortTheyCameInByAsItsOwn) {
+  const MacAddress bridge{{2, 0, 0, 0, 0, 1}}, one{{2, 0, 0, 0, 0, 2}}, two{{2, 0, 0, 0, 0, 3}}, tunnel{{2, 0, 0, 0, 0, 4}};
+  TestHost host;
+  host.learn_all();
+  host.state.ports[1].own_mac = one;
+  host.state.ports[2].own_mac = two;
+  host.state.ports[3].own_mac = bridge;
+  host.state.ports[3].delivers = true;
+  host.state.overlays[0].own_mac = tunnel;
+  for (const auto& address : {bridge, one, two, tunnel}) host.learn(address, Location::port(3));
+  const auto to_host = [&](PortIndex port, MacAddress to) {
+    host.ports[3]->sent.clear();
+    host.receive(port, port == 0 ? from_vtep0(guest_frame(to, kFar).build()) : guest_frame(to, port == 1 ? kGuestA : kGuestB).build());
+    EXPECT_EQ(host.sent(3).size(), 1u);
+    MacAddress arrived;
+    std::memcpy(arrived.bytes.data(), host.sent(3).at(0).data(), 6);
+    return arrived;
+  };
+  EXPECT_EQ(to_host(1, one), bridge);
+  EXPECT_EQ(to_host(1, bridge), bridge);
+  EXPECT_EQ(to_host(1, two), two) << "another port's: the kernel's host drops it";
+  EXPECT_EQ(to_host(2, two), bridge);
+  EXPECT_EQ(to_host(0, tunnel), bridge);
+  EXPECT_EQ(to_host(0, one), one);
+  EXPECT_EQ(to_host(1, kNobody), kNobody) << "flooded";
+  host.state.ports[3].delivers = false;
+  EXPECT_EQ(to_host(1, one), one);
+}
+
 TEST(Bridge, TunnelFramesNeverReturnToTheTunnel) {
   TestHost host;
   host.learn_all();

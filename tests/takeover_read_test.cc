@@ -131,10 +131,14 @@ TEST_F(TakeoverRead, AnUnfilteredBridgeIsOneBroadcastDomain) {
 // ---- the host's own port ----
 
 TEST_F(TakeoverRead, TheHostIsAPortWithTheBridgesOwnVlans) {
+  for (const int index : {kBridge, kTap2, kVxlan}) link(index).mac = mac(static_cast<std::uint64_t>(index));
   kernel.vlans[kBridge] = {{5, kUntaggedPvid}, {6, 0}};
   const auto host = port("vxp-mainvx");
   EXPECT_EQ(host.driver, config::Driver::kTap);
   EXPECT_EQ(host.deliver_ifindex, static_cast<std::uint32_t>(kBridge));
+  EXPECT_EQ(host.own_mac, mac(kBridge));
+  EXPECT_EQ(port("tap200i0").own_mac, mac(kTap2));
+  EXPECT_EQ(settings().vxlan.own_mac, mac(kVxlan));
   EXPECT_FALSE(host.flags.learning);
   EXPECT_TRUE(host.is_kernels);
   EXPECT_EQ(host.vlans.pvid, 5);

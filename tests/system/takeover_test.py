@@ -132,6 +132,28 @@ def host_transfers(net):
         both_ways(net, move)
 
 
+def host_answers_to_ports(net):
+    """the host behind the bridge answers to the bridge's address, and on each port, the tunnel too, to that port's own, not to another's"""
+    with host_addresses(net) as (host, _):
+        local, other, remote, _ = net.guests
+        links = net.krypton.namespace.links()
+
+        def answers(guest, device):
+            guest.namespace.ip("neigh", "replace", host.ipv4, "lladdr", links[device]["address"], "dev", "eth0", "nud", "permanent")
+            try:
+                return guest.namespace.run("ping", "-n", "-q", "-c", 2, "-i", 0.2, "-W", 0.5, host.ipv4, check=False).returncode == 0
+            finally:
+                guest.namespace.ip("neigh", "del", host.ipv4, "dev", "eth0")
+
+        def ask():
+            # A bridge without an address of its own has that of its first port.
+            for guest, device, want in ((local, "mainvx", True), (local, local.port, True), (other, other.port, True), (remote, "mainvx", True),
+                                        (remote, "vxlan_mainvx", True), (local, other.port, False), (remote, other.port, False)):
+                if want or links[device]["address"] != links["mainvx"]["address"]:
+                    check(answers(guest, device) == want, f"{guest.number} to the address of {device}: {'no answer' if want else 'an answer'}")
+        both_ways(net, ask)
+
+
 # ---- the kernel's FDBs ----
 
 class Station:
@@ -239,7 +261,7 @@ def clean_stop_leaves_the_kernel(net):
         node.wait_ready()
 
 
-FORWARDING = [everybody_talks, transfers, fragments_and_other_vni, host_talks, host_transfers]
+FORWARDING = [everybody_talks, transfers, fragments_and_other_vni, host_talks, host_transfers, host_answers_to_ports]
 
 if __name__ == "__main__":
     suite = Suite("takeover")

@@ -71,6 +71,10 @@ struct BridgeSettings {
   std::uint32_t fdb_max_learned = 65536;
   std::string takeover;  // takeover = BRIDGE: the kernel's bridge that is the configuration; else empty
   bool vlan_filtering = true;  // no: tags are payload, every frame is the PVID's (takeover of such a bridge)
+  // Takeover of a bridge with several vxlan ports: the name of the vxlan whose Settings have the ports, empty: these; and
+  // which of the bridge's VLANs are this tunnel's, absent: all.
+  std::string home;
+  std::optional<VidSet> own_vids;
   std::optional<VlanTable> tunnel_vlans;  // when vids and pvid do not say it: the kernel's own (takeover)
   friend bool operator==(const BridgeSettings&, const BridgeSettings&) = default;
 };

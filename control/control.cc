@@ -165,7 +165,7 @@ void Control::configure_ports() {
   if (!underlay_settings_.device.empty()) wanted.push_back(underlay_port(underlay_settings_));
   for (const auto& overlay : overlays_) {
     for (const auto& port : overlay->all_ports()) {
-      wanted.push_back(guest_port(port, overlay->settings, overlay->index));
+      wanted.push_back(guest_port(port, overlay->settings, home_of(*overlay)));
       if (is_uplink(overlay->settings, port.name)) wanted.back().blocked = overlay->blocked;
     }
   }

@@ -88,6 +88,9 @@ class Control {
   void set_bypass(bool is_on);
   // Why the kernel forwards now, one line; empty: vxplane does.
   [[nodiscard]] const std::string& bypass_reason() const noexcept { return bypass_reason_; }
+  // Of the tunnels of `overlay`'s bridge: the index of the one that has the ports, and the one that has a VLAN.
+  [[nodiscard]] OverlayIndex home_of(const Overlay& overlay) const;
+  [[nodiscard]] Overlay& tunnel_of(Overlay& overlay, std::uint16_t vid);
   // A dataplane location as control's, and back; nowhere when there is no such place.
   [[nodiscard]] Location from_dataplane(std::uint16_t raw) const;
   [[nodiscard]] Location to_dataplane(Location location) const;

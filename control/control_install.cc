@@ -38,7 +38,9 @@ void Control::sync() {
 void Control::install_overlays() {
   for (auto& overlay : overlays_) {
     if (!overlay->local) continue;
-    const auto config = overlay_config(overlay->settings, overlay->index, *overlay->local);
+    const OverlayIndex home = home_of(*overlay);
+    if (home != overlay->index && !installer_.overlays().contains(home)) continue;
+    const auto config = overlay_config(overlay->settings, overlay->index, home, *overlay->local);
     const auto told = installer_.overlays().find(overlay->index);
     const bool loses_fdb = told != installer_.overlays().end() && told->second.fdb_capacity != config.fdb_capacity;
     // Outer headers are of one IP version: VTEPs of the other have to go first.
@@ -125,8 +127,8 @@ void Control::run_port_actions() {
     }
   }
   for (const auto& [name, port] : ports_.ports())
-    if (Overlay* overlay = overlay_at(port.wanted.config.overlay))
-      overlay->learner.set_port_limit(port.slot, port.wanted.fdb_max_learned);
+    for (auto& overlay : overlays_)
+      if (home_of(*overlay) == port.wanted.config.overlay) overlay->learner.set_port_limit(port.slot, port.wanted.fdb_max_learned);
 }
 
 void Control::install_underlay() {

@@ -30,23 +30,36 @@ std::vector<config::Settings> Control::read_kernel() {
       settings.push_back(file);
       continue;
     }
-    Takeover takeover = read_takeover(file, follower_.snapshot(), kernel_);
-    if (takeover.settings && !settings.empty() &&
-        (settings[0].underlay.device != takeover.settings->underlay.device || settings[0].underlay.vlan != takeover.settings->underlay.vlan)) {
-      takeover.problems.push_back(fmt::format("takeover: {} has another underlay than {}: another instance (--run-dir) is needed",
-                                              file.bridge.takeover, settings[0].source));
-      takeover.settings.reset();
+    for (auto& takeover : read_takeover(file, follower_.snapshot(), kernel_)) {
+      if (takeover.settings && !settings.empty() &&
+          (settings[0].underlay.device != takeover.settings->underlay.device || settings[0].underlay.vlan != takeover.settings->underlay.vlan)) {
+        takeover.problems.push_back(fmt::format("takeover: {} has another underlay than {}: another instance (--run-dir) is needed",
+                                                file.bridge.takeover, settings[0].source));
+        takeover.settings.reset();
+      }
+      for (const auto& problem : takeover.problems) {
+        const bool is_known = std::any_of(before.begin(), before.end(), [&](const Takeover& one) {
+          return std::find(one.problems.begin(), one.problems.end(), problem) != one.problems.end();
+        });
+        if (!is_known) log_warning(problem);
+      }
+      if (takeover.settings) settings.push_back(*takeover.settings);
+      takeovers_.push_back(std::move(takeover));
     }
-    for (const auto& problem : takeover.problems) {
-      const bool is_known = std::any_of(before.begin(), before.end(), [&](const Takeover& one) {
-        return std::find(one.problems.begin(), one.problems.end(), problem) != one.problems.end();
-      });
-      if (!is_known) log_warning(problem);
-    }
-    if (takeover.settings) settings.push_back(*takeover.settings);
-    takeovers_.push_back(std::move(takeover));
   }
   return settings;
+}
+
+OverlayIndex Control::home_of(const Overlay& overlay) const {
+  for (const auto& one : overlays_)
+    if (one->name() == overlay.home_name()) return one->index;
+  return overlay.index;
+}
+
+Overlay& Control::tunnel_of(Overlay& overlay, std::uint16_t vid) {
+  for (const auto& one : overlays_)
+    if (one->home_name() == overlay.home_name() && one->has_vid(vid)) return *one;
+  return overlay;
 }
 
 void Control::follow_kernel(Milliseconds now) {
@@ -187,7 +200,7 @@ void Control::import_learned() {
       if (entry.ifindex == takeover.vxlan && entry.dst && !entry.mac.is_zero()) behind.emplace(entry.mac.to_u48(), *entry.dst);
     for (const auto& entry : entries) {
       if (entry.master != takeover.bridge || entry.dst || !is_dynamic(entry)) continue;
-      if (overlay.settings.bridge.vlan_filtering == (entry.vid == 0)) continue;
+      if (overlay.settings.bridge.vlan_filtering == (entry.vid == 0) || !overlay.has_vid(entry.vid)) continue;
       const std::uint64_t key = fdb_key(overlay.settings.bridge.vlan_filtering ? entry.vid : kOnlyVid, entry.mac);
       Location location;
       if (entry.ifindex == takeover.vxlan) {

@@ -38,7 +38,7 @@ bool is_uplink(const config::Settings& settings, std::string_view port) {
   return settings.mode == config::Mode::kNetdev && settings.vxlan.name == port;
 }
 
-protocol::OverlayConfig overlay_config(const config::Settings& settings, OverlayIndex index, const IpAddress& local) {
+protocol::OverlayConfig overlay_config(const config::Settings& settings, OverlayIndex index, OverlayIndex home, const IpAddress& local) {
   const auto& vxlan = settings.vxlan;
   protocol::OverlayConfig config;
   config.index = index;
@@ -59,6 +59,7 @@ protocol::OverlayConfig overlay_config(const config::Settings& settings, Overlay
   config.tunnel_vlans = config::tunnel_vlans_of(settings.bridge);
   config.tunnel_flags = flags_of(settings.vxlan.flags);
   config.own_mac = settings.vxlan.own_mac;
+  config.home = home == index ? kNoIndex : home;
   return config;
 }
 

@@ -10,7 +10,7 @@
 
 namespace vx::control {
 
-[[nodiscard]] protocol::OverlayConfig overlay_config(const config::Settings& settings, OverlayIndex index,
+[[nodiscard]] protocol::OverlayConfig overlay_config(const config::Settings& settings, OverlayIndex index, OverlayIndex home,
                                                      const IpAddress& local);
 [[nodiscard]] WantedPort guest_port(const config::PortSettings& port, const config::Settings& settings,
                                     OverlayIndex overlay);

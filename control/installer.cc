@@ -21,7 +21,7 @@ bool is_equal(const UnderlayConfig& a, const UnderlayConfig& b) {
 bool is_equal(const OverlayConfig& a, const OverlayConfig& b) {
   const auto fields = [](const OverlayConfig& c) {
     return std::tie(c.index, c.udp_port, c.vni, c.name, c.local, c.mtu, c.ttl, c.tos, c.tos_inherit, c.udp_csum,
-                    c.learning, c.vtep_learning, c.mss_clamp, c.uplink_port, c.fdb_capacity, c.tunnel_flags, c.own_mac, c.tunnel_vlans);
+                    c.learning, c.vtep_learning, c.mss_clamp, c.uplink_port, c.fdb_capacity, c.tunnel_flags, c.own_mac, c.home, c.tunnel_vlans);
   };
   return fields(a) == fields(b);
 }

@@ -39,6 +39,9 @@ struct Overlay {
   [[nodiscard]] const std::string& name() const { return settings.vxlan.name; }
   [[nodiscard]] bool is_netdev_mode() const { return settings.mode == config::Mode::kNetdev; }
   [[nodiscard]] bool is_takeover() const { return settings.mode == config::Mode::kTakeover; }
+  // Of a bridge with several tunnels: the one whose Settings have the ports.
+  [[nodiscard]] const std::string& home_name() const { return settings.bridge.home.empty() ? name() : settings.bridge.home; }
+  [[nodiscard]] bool has_vid(std::uint16_t vid) const { return !settings.bridge.own_vids || settings.bridge.own_vids->contains(vid); }
   // Configured and added ones, the netdev mode's uplink included.
   [[nodiscard]] std::vector<config::PortSettings> all_ports() const;
   // The operator's words turned into a VTEP origin's consequences: configured remotes in, former ones out.

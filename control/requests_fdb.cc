@@ -218,7 +218,10 @@ Json Requests::fdb_add(const Json& request) {
   const std::uint16_t vlan = args.vlan.value_or(overlay->settings.bridge.pvid);
   if (vlan == kNoPvid) return api::error("bridge-pvid is none: say vlan V");
   const std::uint64_t key = fdb_key(vlan, *args.mac);
-  switch (overlay->learner.add(key, entry)) {
+  Overlay& tunnel = control_.tunnel_of(*overlay, vlan);  // several of one bridge share its ports
+  if (args.dst && !is_blackhole && &tunnel != overlay)
+    return api::error(fmt::format("VLAN {} is that of {}, not of {}", vlan, tunnel.name(), overlay->name()));
+  switch (tunnel.learner.add(key, entry)) {
     case AddResult::kRefusedExists: return api::error(fmt::format("{} exists: vxctl fdb del it first", vlan_text(key)));
     case AddResult::kFull: return api::error(fmt::format("{} entries of the operator's are the most", Learner::kMaxOperatorEntries));
     default: break;

@@ -42,8 +42,9 @@ config::PortFlags flags_of(const BridgePortInfo& info) {
 
 class Reader {
  public:
-  Reader(const config::Settings& file, const BridgeSnapshot& kernel, KernelNetwork& network)
-      : file_(file), kernel_(kernel), network_(network), s_(file) {}
+  // `vxlan`: the port of the bridge; null: it has none.
+  Reader(const config::Settings& file, const BridgeSnapshot& kernel, KernelNetwork& network, const Link* vxlan)
+      : file_(file), kernel_(kernel), network_(network), s_(file), vxlan_(vxlan) {}
 
   Takeover run() {
     if (find_devices()) {
@@ -100,14 +101,7 @@ class Reader {
     if (bridge_->bridge->multicast_snooping && bridge_->bridge->multicast_querier)
       return refuse(fmt::format("takeover: {} asks for multicast groups, and would hear no answers: ip link set {} type bridge mcast_querier 0",
                                 name, name)), false;
-    std::vector<const Link*> tunnels;
-    for (const auto& link : kernel_.links)
-      if (link.master == bridge_->ifindex && link.vxlan) tunnels.push_back(&link);
-    if (tunnels.empty()) return refuse(fmt::format("takeover: {} has no vxlan port", name)), false;
-    if (tunnels.size() > 1)
-      return refuse(fmt::format("takeover: {} has {} vxlan ports, {} and {}: one VNI a bridge", name, tunnels.size(),
-                                tunnels[0]->name, tunnels[1]->name)), false;
-    vxlan_ = tunnels[0];
+    if (vxlan_ == nullptr) return refuse(fmt::format("takeover: {} has no vxlan port", name)), false;
     result_.vxlan = vxlan_->ifindex;
     if (vxlan_->vxlan->is_external)
       return refuse(fmt::format("takeover: {} takes its VNI from metadata (external)", vxlan_->name)), false;
@@ -211,7 +205,7 @@ class Reader {
     for (auto& port : s_.ports)
       if (!bridge_->bridge->vlan_filtering || port.vlans == config::tunnel_vlans_of(file_.bridge)) port.vlans = vlans_of(vxlan_->ifindex);
     for (const auto& link : kernel_.links) {
-      const bool is_guest = link.master == bridge_->ifindex && &link != vxlan_ && link.name != host_port_name(bridge_->name);
+      const bool is_guest = link.master == bridge_->ifindex && !link.vxlan && link.name != host_port_name(bridge_->name);
       if (!is_guest || !link.bridge_port) continue;
       // Down, or held back by spanning tree: the kernel forwards nothing there, neither do we.
       if (!link.is_up || !link.bridge_port->is_forwarding) continue;
@@ -318,17 +312,100 @@ class Reader {
   KernelNetwork& network_;
   config::Settings s_;
   Takeover result_;
+  const Link* vxlan_;
   const Link* bridge_ = nullptr;
-  const Link* vxlan_ = nullptr;
   bool is_possible_ = true;
 };
+
+// The vxlan ports of the bridge by age, so that the first stays it; of several those that are up.
+std::vector<const Link*> tunnels_of(const std::string& bridge, const BridgeSnapshot& kernel) {
+  std::vector<const Link*> tunnels;
+  for (const auto& one : kernel.links)
+    for (const auto& link : kernel.links)
+      if (one.name == bridge && link.master == one.ifindex && link.vxlan) tunnels.push_back(&link);
+  std::sort(tunnels.begin(), tunnels.end(), [](const Link* a, const Link* b) { return a->ifindex < b->ifindex; });
+  if (std::any_of(tunnels.begin(), tunnels.end(), [](const Link* link) { return link->is_up; }))
+    std::erase_if(tunnels, [](const Link* link) { return !link->is_up; });
+  return tunnels;
+}
+
+// Why these tunnels cannot share a bridge, one line; empty: they can.
+std::string why_not_together(const config::Settings& file, const std::vector<Takeover>& all) {
+  const auto of_both = [&](const config::Settings& a, const config::Settings& b, const std::string& what) {
+    return fmt::format("takeover: {}: its vxlan ports {} and {} {}", file.bridge.takeover, a.vxlan.name, b.vxlan.name, what);
+  };
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    for (std::size_t j = 0; j < i; ++j) {
+      if (!all[i].settings || !all[j].settings) continue;
+      const auto &a = *all[j].settings, &b = *all[i].settings;
+      for (const char* key : {"vxlan.name", "vxlan.vxlan-id", "vxlan.vxlan-remoteip", "bridge.bridge-vids", "bridge.bridge-pvid"})
+        if (file.given.count(key) != 0) return of_both(a, b, fmt::format("cannot both have the {} of {}", key, file.source));
+      if (!a.bridge.vlan_filtering) return of_both(a, b, "would have every frame both: one VNI a bridge that does not filter VLANs");
+      if (a.underlay.device != b.underlay.device || a.underlay.vlan != b.underlay.vlan)
+        return of_both(a, b, fmt::format("have different underlays, {} and {}", a.underlay.device, b.underlay.device));
+      if (a.vxlan.local != b.vxlan.local) return of_both(a, b, "have different local addresses");
+      if (a.vxlan.port != b.vxlan.port) return of_both(a, b, fmt::format("have different UDP ports, {} and {}", a.vxlan.port, b.vxlan.port));
+      const VlanTable one = config::tunnel_vlans_of(a.bridge), other = config::tunnel_vlans_of(b.bridge);
+      for (std::uint16_t vid = 1; vid <= kMaxVid; ++vid)
+        if (one.members.contains(vid) && other.members.contains(vid)) return of_both(a, b, fmt::format("both carry VLAN {}: one VNI a VLAN", vid));
+    }
+  }
+  return {};
+}
+
+// Each VLAN and its MACs to one of several tunnels, what is left and the ports to the first.
+void share_out(std::vector<Takeover>& all) {
+  VidSet left;
+  left.insert_range(1, kMaxVid);
+  for (std::size_t i = all.size(); i-- > 0;) {
+    config::Settings& settings = *all[i].settings;
+    VidSet own = i == 0 ? left : config::tunnel_vlans_of(settings.bridge).members;
+    for (std::uint16_t vid = 1; vid <= kMaxVid; ++vid)
+      if (own.contains(vid)) left.erase(vid);
+    std::erase_if(all[i].fdb, [&](const auto& row) { return !own.contains(fdb_key_vid(row.first)); });
+    settings.bridge.own_vids = own;
+    if (i == 0) continue;
+    settings.bridge.home = all[0].settings->vxlan.name;
+    settings.ports.clear();
+    // What is said of ports is said once.
+    std::erase_if(all[i].problems, [&](const std::string& problem) {
+      return std::find(all[0].problems.begin(), all[0].problems.end(), problem) != all[0].problems.end();
+    });
+  }
+}
 
 }  // namespace
 
 std::string host_port_name(const std::string& bridge) { return ("vxp-" + bridge).substr(0, IFNAMSIZ - 1); }
 
-Takeover read_takeover(const config::Settings& file, const BridgeSnapshot& kernel, KernelNetwork& network) {
-  return Reader(file, kernel, network).run();
+std::vector<Takeover> read_takeover(const config::Settings& file, const BridgeSnapshot& kernel, KernelNetwork& network) {
+  const std::vector<const Link*> tunnels = tunnels_of(file.bridge.takeover, kernel);
+  std::vector<Takeover> all;
+  for (const Link* vxlan : tunnels) all.push_back(Reader(file, kernel, network, vxlan).run());
+  if (tunnels.empty()) all.push_back(Reader(file, kernel, network, nullptr).run());
+  if (all.size() < 2) return all;
+  // One without remotes, so far, goes the way of the others.
+  const auto known = std::find_if(all.begin(), all.end(), [](const Takeover& one) { return one.settings.has_value(); });
+  for (std::size_t i = 0; i < all.size() && known != all.end(); ++i) {
+    if (all[i].settings) continue;
+    config::Settings with_way = file;
+    with_way.underlay = known->settings->underlay;
+    if (!with_way.vxlan.local) with_way.vxlan.local = known->settings->vxlan.local;
+    with_way.given.insert({"underlay.device", "underlay.vlan", "underlay.mtu"});
+    all[i] = Reader(with_way, kernel, network, tunnels[i]).run();
+    if (all[i].settings) all[i].settings->given = file.given;
+  }
+  std::string why = why_not_together(file, all);
+  for (const auto& one : all)
+    if (!one.settings) return {one};
+  if (!why.empty()) {
+    Takeover none;
+    none.problems.push_back(std::move(why));
+    none.bridge = all[0].bridge;
+    return {none};
+  }
+  share_out(all);
+  return all;
 }
 
 }  // namespace vx::control

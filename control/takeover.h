@@ -32,8 +32,10 @@ struct Takeover {
   std::uint32_t fdb_ageing_s = 0;            // the shorter of the bridge's and the vxlan device's; 0: neither ages
 };
 
-// `file`: what a configuration file gives (mode kTakeover), or a default one with bridge.takeover set.
-[[nodiscard]] Takeover read_takeover(const config::Settings& file, const BridgeSnapshot& kernel,
+// `file`: what a configuration file gives (mode kTakeover), or a default one with bridge.takeover set. One for each vxlan
+// port of the bridge, whose VLANs differ; the first has the bridge's other ports, and the VLANs of no tunnel. Where one of
+// them cannot be, one that says why.
+[[nodiscard]] std::vector<Takeover> read_takeover(const config::Settings& file, const BridgeSnapshot& kernel,
                                      KernelNetwork& network);
 
 // The tap through which the host itself is a port of the taken bridge: what is sent into it arrives at the bridge's

@@ -48,10 +48,11 @@ int print_effective(const config::LoadAllResult& all, std::ostream& out, std::os
       out << config::print(file);
       continue;
     }
-    const Takeover takeover = read_takeover(file, follower->snapshot(), *kernel);
-    for (const auto& problem : takeover.problems) err << file.source << ": " << problem << '\n';
-    if (takeover.settings) out << config::print(*takeover.settings) << summary(takeover);
-    else exit = 2;
+    for (const Takeover& takeover : read_takeover(file, follower->snapshot(), *kernel)) {
+      for (const auto& problem : takeover.problems) err << file.source << ": " << problem << '\n';
+      if (takeover.settings) out << config::print(*takeover.settings) << summary(takeover);
+      else exit = 2;
+    }
   }
   return exit;
 }

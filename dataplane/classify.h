@@ -16,6 +16,15 @@ namespace vx {
   return (mac & ~std::uint64_t{0xf}) == 0x0180c2000000 && (mac & 0xf) != 0;
 }
 
+// The VLAN that classify() will find, for frames that it takes.
+[[nodiscard]] inline std::uint16_t peek_vid(const Packet& packet, const VlanTable& vlans) noexcept {
+  if (vlans.filtering == 0 || packet.length < sizeof(EthernetHeader) + sizeof(VlanTag) ||
+      view<EthernetHeader>(packet.data)->type != ether_type::kVlan)
+    return vlans.pvid;
+  const std::uint16_t vid = view<VlanTag>(packet.data + sizeof(EthernetHeader))->tci.host() & kVidMask;
+  return vid != 0 ? vid : vlans.pvid;
+}
+
 // Sets tci, is_tagged, source_key and destination_key. `truncated` is what a frame cut short is called here:
 // kGuestTruncated or kInnerTruncated.
 [[nodiscard]] inline DropReason classify(Packet& packet, const VlanTable& vlans, DropReason truncated) noexcept {

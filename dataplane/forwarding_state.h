@@ -34,6 +34,8 @@ struct PortState {
   bool delivers = false;                // to the host behind a bridge that stands by
 };
 
+using OverlayByVid = std::array<OverlayIndex, kVidMask + 1>;
+
 struct OverlayState {
   bool exists = false;
   std::uint32_t vni = 0;
@@ -52,7 +54,9 @@ struct OverlayState {
   std::shared_ptr<Fdb> fdb;
   std::shared_ptr<const VlanTable> tunnel_vlans;
   VtepTable vteps;
-  std::vector<PortIndex> ports;         // guest ports of this overlay, for flooding
+  std::vector<PortIndex> ports;         // guest ports of this overlay, for flooding; its home's where it has one
+  OverlayIndex home = kNoIndex;         // whose ports these are; kNoIndex: its own
+  std::shared_ptr<const OverlayByVid> by_vid;  // of a home: whose a guest's frame is; null: this one's
 };
 
 struct UnderlayState {

@@ -8,6 +8,7 @@
 #include "dataplane/classify.h"
 #include "dataplane/egress_tag.h"
 #include "dataplane/flood.h"
+#include "dataplane/host_address.h"
 #include "dataplane/mss_clamp.h"
 #include "dataplane/mtu.h"
 #include "dataplane/own_address.h"
@@ -116,23 +117,12 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   const PortIndex index = target.raw();
   if (index >= kMaxPorts) [[unlikely]] return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
   const Sender::Egress& egress = sender_.egress(index);
-  if (egress.overlay != domain.index || egress.vlans == nullptr) [[unlikely]]
+  if (egress.overlay != domain.home || egress.vlans == nullptr) [[unlikely]]
     return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
   if (const auto reason = apply_egress_tag(packet, *egress.vlans); reason != DropReason::kNone) [[unlikely]]
     return sender_.drop_outgoing(packet, reason, index);
-  if (egress.delivers) [[unlikely]] address_to_host(packet, index, domain);
+  if (egress.delivers) [[unlikely]] address_to_host(packet, index, domain.overlay, *state_);
   sender_.send(packet, index);
-}
-
-// The host behind a kernel's bridge answers to the bridge's address and, on each port, to that port's own: the port's
-// netdev has found such a frame to be its host's before the bridge passes it up. What is delivered here is looked at as the
-// bridge's frame, so it gets the bridge's address.
-[[gnu::cold]] void Pipeline::address_to_host(Packet& packet, PortIndex host, const Domain& domain) noexcept {
-  constexpr std::uint64_t kMacBits = 0xffff'ffff'ffff;
-  const MacAddress& own = packet.source.is_port() ? state_->ports[packet.source.index()].own_mac : domain.overlay.own_mac;
-  const MacAddress& bridge = state_->ports[host].own_mac;
-  if ((packet.destination_key & kMacBits) != own.to_u48() || bridge.is_zero()) return;
-  std::memcpy(packet.data, bridge.bytes.data(), bridge.bytes.size());
 }
 
 // ---- the order of the steps ----
@@ -147,24 +137,38 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
     __builtin_prefetch(batch.packets[i]->data - 50, 1);  // the outer header will be written there
     batch.packets[i]->source = Location::port(ingress);
   }
-  forward(batch, port.overlay, *port.vlans, port.learning);
+  const auto& by_vid = state_->overlays[port.overlay].by_vid;
+  if (by_vid == nullptr) [[likely]] return forward(batch, port.overlay, *port.vlans, port.learning);
+  for (unsigned i = 0; i < batch.count; ++i)
+    overlay_of_[static_cast<std::size_t>(batch.packets[i] - burst_)] = (*by_vid)[peek_vid(*batch.packets[i], *port.vlans)];
+  while (batch.count > 0) {
+    OverlayIndex overlay_index;
+    Batch same = take_one_overlay(batch, overlay_index);
+    forward(same, overlay_index, *port.vlans, port.learning);
+  }
+}
+
+// Nearly always there is one only.
+Pipeline::Batch Pipeline::take_one_overlay(Batch& batch, OverlayIndex& overlay) noexcept {
+  overlay = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
+  Batch same;
+  unsigned others = 0;
+  for (unsigned i = 0; i < batch.count; ++i) {
+    Packet* packet = batch.packets[i];
+    if (overlay_of_[static_cast<std::size_t>(packet - burst_)] == overlay) [[likely]]
+      same.packets[same.count++] = packet;
+    else
+      batch.packets[others++] = packet;
+  }
+  batch.count = others;
+  return same;
 }
 
 void Pipeline::process_underlay(Batch& batch) noexcept {
   decap_all(batch);
-  // One overlay a round; nearly always there is one only.
   while (batch.count > 0) {
-    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
-    Batch same;
-    unsigned others = 0;
-    for (unsigned i = 0; i < batch.count; ++i) {
-      Packet* packet = batch.packets[i];
-      if (overlay_of_[static_cast<std::size_t>(packet - burst_)] == overlay_index) [[likely]]
-        same.packets[same.count++] = packet;
-      else
-        batch.packets[others++] = packet;
-    }
-    batch.count = others;
+    OverlayIndex overlay_index;
+    Batch same = take_one_overlay(batch, overlay_index);
     const OverlayState& overlay = state_->overlays[overlay_index];
     if (overlay.tunnel_vlans == nullptr) [[unlikely]]
       for_each_packet(same, [](Packet&) { return DropReason::kVlanNotMember; });
@@ -223,7 +227,8 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  const Domain domain{overlay, overlay.tunnel_vlans.get(), overlay_index, state_->underlay.port,
+  const OverlayIndex home = overlay.home == kNoIndex ? overlay_index : overlay.home;
+  const Domain domain{overlay, overlay.tunnel_vlans.get(), home, state_->underlay.port,
                       {state_->underlay.mtu, overlay.tos, overlay.tos_inherit, overlay.udp_csum}};
   domain_ = &domain;
   classify_all(batch, *overlay.fdb, vlans);

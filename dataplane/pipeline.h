@@ -87,16 +87,16 @@ class Pipeline {
   struct Domain {
     const OverlayState& overlay;
     const VlanTable* tunnel_vlans;
-    OverlayIndex index;
+    OverlayIndex home;  // whose ports it sends to
     PortIndex underlay;
     EncapSettings encap;
   };
   template <typename Step>
   void for_each_packet(Batch& batch, Step&& step) noexcept;
 
-  void address_to_host(Packet& packet, PortIndex host, const Domain& domain) noexcept;
   void process_guest(Batch& batch, PortIndex ingress) noexcept;
   void process_underlay(Batch& batch) noexcept;
+  [[nodiscard]] Batch take_one_overlay(Batch& batch, OverlayIndex& overlay) noexcept;
   void process_bundles(Packet* burst, unsigned count) noexcept;
   void process_bundle(Packet& bundle) noexcept;
   [[nodiscard]] bool take_probe(Packet& packet, const Domain& domain) noexcept;

@@ -197,7 +197,9 @@ struct OverlayConfig {
   std::uint8_t mss_clamp = 0;     // TCP MSS of SYNs is lowered to what the overlay MTU allows
   std::uint8_t tunnel_flags = 0;  // PortFlag, of the tunnel as a port of the bridge: no flooding to VTEPs...
   MacAddress own_mac{};           // takeover: the vxlan device's, as PortConfig's
-  std::uint8_t reserved[4]{};
+  OverlayIndex home = kNoIndex;   // of a bridge with several tunnels: the overlay whose ports this one shares; it has those of
+                                  // their frames that are in tunnel_vlans, and no ports of its own; kNoIndex: none
+  std::uint8_t reserved[2]{};
   VlanTable tunnel_vlans;         // what the tunnel carries: bridge-vids tagged, bridge-pvid untagged
 };
 

@@ -46,6 +46,21 @@ Vtep build_vtep(const protocol::VtepConfig& config, const protocol::OverlayConfi
   return vtep;
 }
 
+// Null where no overlay shares this one's ports. Of two that carry a VLAN the first has it.
+std::shared_ptr<const OverlayByVid> build_by_vid(const SwitchModel& model, OverlayIndex home) {
+  std::shared_ptr<OverlayByVid> by_vid;
+  for (const auto& entry : model.overlays) {
+    if (!entry || entry->config.home != home) continue;
+    if (!by_vid) {
+      by_vid = std::make_shared<OverlayByVid>();
+      by_vid->fill(home);
+    }
+    for (std::uint16_t vid = 1; vid <= kMaxVid; ++vid)
+      if (entry->tunnel_vlans->members.contains(vid) && (*by_vid)[vid] == home) (*by_vid)[vid] = entry->config.index;
+  }
+  return by_vid;
+}
+
 OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) {
   const protocol::OverlayConfig& config = entry.config;
   OverlayState state;
@@ -71,8 +86,10 @@ OverlayState build_overlay(const SwitchModel& model, const OverlayEntry& entry) 
     if (entry.vteps[i]) vteps[i] = build_vtep(*entry.vteps[i], config, model);
   state.vteps = VtepTable(std::move(vteps));
   for (const auto& port : model.ports)
-    if (port && !port->is_underlay() && port->config.overlay == config.index)
+    if (port && !port->is_underlay() && port->config.overlay == home_of(config))
       state.ports.push_back(port->index);
+  state.home = config.home;
+  state.by_vid = build_by_vid(model, config.index);
   return state;
 }
 

@@ -53,6 +53,11 @@ struct OverlayEntry {
   std::shared_ptr<const VlanTable> tunnel_vlans;
 };
 
+// The overlay whose ports the frames of this one come from and go to.
+[[nodiscard]] constexpr OverlayIndex home_of(const protocol::OverlayConfig& config) noexcept {
+  return config.home != kNoIndex ? config.home : config.index;
+}
+
 struct SwitchModel {
   unsigned workers = 1;
   std::vector<std::shared_ptr<PortEntry>> ports;        // by PortIndex; null: not in use

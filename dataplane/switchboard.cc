@@ -159,8 +159,8 @@ void Switchboard::remove_port(PortEntry& entry) {
   }
   const PortIndex index = entry.index;
   retiring_.push_back(std::move(model_.ports[index]));
-  if (OverlayEntry* overlay = model_.find_overlay(entry.config.overlay))
-    overlay->fdb->forget(Location::port(index));
+  for (const auto& overlay : model_.overlays)
+    if (overlay && home_of(overlay->config) == entry.config.overlay) overlay->fdb->forget(Location::port(index));
 }
 
 void Switchboard::delete_port(std::string_view name) {

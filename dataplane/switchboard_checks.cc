@@ -116,6 +116,11 @@ void Switchboard::check_overlay(const protocol::OverlayConfig& config) const {
     throw RequestError(EINVAL, whose + ": the uplink is not a usable name");
   check_vlans(config.tunnel_vlans, whose);
   check_port_flags(config.tunnel_flags, whose);
+  if (config.home != kNoIndex) {
+    const auto* home = model_.find_overlay(config.home);
+    if (config.home == config.index || home == nullptr || home->config.home != kNoIndex)
+      throw RequestError(EINVAL, fmt::format("{}: overlay {} has no ports to share", whose, config.home));
+  }
   for (const auto& other : model_.overlays) {
     if (!other || other->config.index == config.index) continue;
     if (other->config.vni == config.vni)

@@ -9,7 +9,7 @@ bool Switchboard::is_place(const OverlayEntry& overlay, Location location) const
     return location.index() < overlay.vteps.size() && overlay.vteps[location.index()].has_value();
   if (!location.is_port() || location.index() >= model_.ports.size()) return false;
   const auto& port = model_.ports[location.index()];
-  return port && !port->is_underlay() && port->config.overlay == overlay.config.index;
+  return port && !port->is_underlay() && port->config.overlay == home_of(overlay.config);
 }
 
 protocol::FdbPutReply Switchboard::put_fdb(std::span<const protocol::FdbRecord> records,

@@ -89,7 +89,12 @@ class TakeoverRig : public ::testing::Test {
     kernel.fdb.push_back(entry);
   }
   void flood_to(const IpAddress& dst) { tunnel_row(MacAddress{}, dst); }
-  Takeover read() { return read_takeover(file, kernel, network); }
+  std::vector<Takeover> read_all() { return read_takeover(file, kernel, network); }
+  Takeover read() {
+    const auto all = read_all();
+    EXPECT_EQ(all.size(), 1u);
+    return all.front();
+  }
   config::Settings settings() {
     const Takeover takeover = read();
     EXPECT_TRUE(takeover.settings) << ::testing::PrintToString(takeover.problems);

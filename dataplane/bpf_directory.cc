@@ -4,11 +4,9 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "ebpf/shared.h"
-
 namespace vx {
 
-std::string find_bpf_directory() {
+std::string find_bpf_directory(const char* object) {
   std::error_code error;
   const auto executable = std::filesystem::read_symlink("/proc/self/exe", error);
   const auto variable = [](const char* name) {
@@ -19,7 +17,7 @@ std::string find_bpf_directory() {
        {variable("VXPLANE_BPF_DIR"), executable.parent_path().string(),
         (executable.parent_path().parent_path() / "lib/vxplane").string(), variable("VXPLANE_BUILD")})
     if (!directory.empty() &&
-        std::filesystem::exists(std::filesystem::path(directory) / VXP_XDP_OBJECT, error))
+        std::filesystem::exists(std::filesystem::path(directory) / object, error))
       return directory;
   return VXPLANE_BPF_DIR;
 }

@@ -5,11 +5,13 @@
 
 #include <string>
 
+#include "ebpf/shared.h"
+
 namespace vx {
 
 // The first of $VXPLANE_BPF_DIR, the executable's own directory, ../lib/vxplane beside that (an
-// installation under any prefix), $VXPLANE_BUILD and the configured directory that has the XDP
+// installation under any prefix), $VXPLANE_BUILD and the configured directory that has the
 // object; the last when none has (loading then says what is missing).
-[[nodiscard]] std::string find_bpf_directory();
+[[nodiscard]] std::string find_bpf_directory(const char* object = VXP_XDP_OBJECT);
 
 }  // namespace vx

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/traffic_sink.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+#include <net/if.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "dataplane/bpf_directory.h"
+#include "dataplane/bpf_maps.h"
+
+namespace vx::traffic {
+namespace {
+
+std::runtime_error failure(const std::string& what, int error) {
+  return std::runtime_error(what + ": " + std::strerror(std::abs(error)));
+}
+
+// Of the program's constants by the names they have there (struct of its .rodata, in order of declaration).
+struct Constants {
+  std::uint32_t outer, vni;
+  std::uint16_t port, padding;
+  std::uint32_t locked;
+};
+
+void set_constants(bpf_object* object, const SinkSettings& settings, bool locked) {
+  const Constants values{settings.is_outer ? 1u : 0u, settings.vni, settings.port, 0, locked ? 1u : 0u};
+  bpf_map* map = nullptr;
+  bpf_object__for_each_map(map, object) {
+    std::size_t bytes = 0;
+    if (std::strstr(::bpf_map__name(map), ".rodata") == nullptr || ::bpf_map__initial_value(map, &bytes) == nullptr) continue;
+    if (bytes != sizeof values || ::bpf_map__set_initial_value(map, &values, bytes) != 0)
+      throw std::runtime_error(VXT_SINK_OBJECT ": of another build");
+    return;
+  }
+  throw std::runtime_error(VXT_SINK_OBJECT ": has no constants");
+}
+
+bool is_single_queue(const std::string& device) {
+  // Native XDP of one receive queue runs in that queue's NAPI, on one CPU at a time; others are locked.
+  (void)device;
+  return false;
+}
+
+}  // namespace
+
+SinkProgram::SinkProgram(const SinkSettings& settings, bool locked) : flow_count_(settings.flows) {
+  const QuietLibbpf quiet;
+  const std::string path = find_bpf_directory(VXT_SINK_OBJECT) + "/" VXT_SINK_OBJECT;
+  object_ = ::bpf_object__open_file(path.c_str(), nullptr);
+  if (object_ == nullptr) throw failure(path, errno);
+  try {
+    set_constants(object_, settings, locked);
+    bpf_map* flows = ::bpf_object__find_map_by_name(object_, "vxt_flows");
+    if (flows == nullptr || ::bpf_map__set_max_entries(flows, settings.flows) != 0) throw std::runtime_error(path + ": of another build");
+    if (const int error = ::bpf_object__load(object_); error != 0) throw failure(path + ": cannot load", error);
+    fd_ = ::bpf_program__fd(::bpf_object__find_program_by_name(object_, VXT_SINK_PROGRAM));
+    flows_fd_ = ::bpf_map__fd(flows);
+    cpu_fd_ = ::bpf_object__find_map_fd_by_name(object_, "vxt_cpu");
+    run_fd_ = ::bpf_object__find_map_fd_by_name(object_, "vxt_run");
+    if (fd_ < 0 || cpu_fd_ < 0 || run_fd_ < 0) throw std::runtime_error(path + ": of another build");
+  } catch (...) {
+    ::bpf_object__close(object_);
+    throw;
+  }
+}
+
+SinkProgram::~SinkProgram() { ::bpf_object__close(object_); }
+
+void SinkProgram::begin(std::uint8_t run) {
+  const std::uint32_t zero = 0;
+  const auto set_run = [&](std::uint32_t value) {
+    if (::bpf_map_update_elem(run_fd_, &zero, &value, BPF_ANY) != 0) throw failure("vxt_run", errno);
+  };
+  set_run(0);  // nobody writes while zeros are
+  const std::vector<vxt_cpu> zeros(static_cast<std::size_t>(std::max(1, ::libbpf_num_possible_cpus())));
+  if (::bpf_map_update_elem(cpu_fd_, &zero, zeros.data(), BPF_ANY) != 0) throw failure("vxt_cpu", errno);
+  run_ = run;
+  set_run(run);
+}
+
+SinkTotals SinkProgram::totals() const {
+  const std::uint32_t zero = 0;
+  std::vector<vxt_cpu> cpus(static_cast<std::size_t>(std::max(1, ::libbpf_num_possible_cpus())));
+  if (::bpf_map_lookup_elem(cpu_fd_, &zero, cpus.data()) != 0) throw failure("vxt_cpu", errno);
+  SinkTotals totals;
+  for (const vxt_cpu& cpu : cpus) {
+    totals.frames += cpu.frames;
+    totals.stale += cpu.stale;
+    if (cpu.first_ns != 0 && (totals.first_ns == 0 || cpu.first_ns < totals.first_ns)) totals.first_ns = cpu.first_ns;
+    totals.last_ns = std::max<std::uint64_t>(totals.last_ns, cpu.last_ns);
+    totals.max_latency_ns = std::max<std::uint64_t>(totals.max_latency_ns, cpu.max_latency_ns);
+    for (std::size_t i = 0; i < VXT_BUCKETS; ++i) totals.latency[i] += cpu.latency[i];
+  }
+  return totals;
+}
+
+std::vector<vxt_flow> SinkProgram::flows() const {
+  std::vector<vxt_flow> flows(flow_count_);
+  std::vector<std::uint32_t> keys(flow_count_);
+  std::uint32_t position = 0;
+  for (std::uint32_t got = 0; got < flow_count_;) {
+    std::uint32_t count = flow_count_ - got;
+    const int error = ::bpf_map_lookup_batch(flows_fd_, got == 0 ? nullptr : &position, &position, keys.data() + got, flows.data() + got, &count, nullptr);
+    got += count;
+    if (error != 0 && (error != -ENOENT || got < flow_count_)) throw failure("vxt_flows", error);
+  }
+  for (vxt_flow& flow : flows)
+    if (flow.run != run_) flow = {};
+  return flows;
+}
+
+Sink::Sink(const std::string& device, const SinkSettings& settings) {
+  const auto index = static_cast<int>(::if_nametoindex(device.c_str()));
+  for (const std::uint32_t mode : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE}) {
+    is_native_ = mode == XDP_FLAGS_DRV_MODE;
+    program_ = std::make_unique<SinkProgram>(settings, !is_native_ || !is_single_queue(device));
+    LIBBPF_OPTS(bpf_link_create_opts, options, .flags = mode);
+    link_ = ::bpf_link_create(program_->fd(), index, BPF_XDP, &options);
+    if (link_ >= 0) return;
+    const int error = link_;
+    if (error == -EBUSY || error == -EEXIST)
+      throw std::runtime_error(device + ": another XDP program is there: take it off (ip link set " + device + " xdp off)");
+    if (!is_native_) throw failure(device + ": cannot attach the sink's XDP program", error);
+  }
+}
+
+Sink::~Sink() {
+  if (link_ >= 0) ::close(link_);
+}
+
+std::uint64_t bucket_value(std::uint32_t bucket) noexcept {
+  if (bucket < 32) return bucket;
+  const std::uint32_t shift = bucket / 32 - 1;
+  return (std::uint64_t{32 + bucket % 32} << shift) + (std::uint64_t{1} << shift) / 2;
+}
+
+std::uint64_t percentile(const SinkTotals& totals, double share) noexcept {
+  std::uint64_t all = 0, seen = 0;
+  for (const std::uint64_t n : totals.latency) all += n;
+  const auto wanted = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(static_cast<double>(all) * share)));
+  for (std::uint32_t i = 0; i < VXT_BUCKETS && all != 0; ++i)
+    if ((seen += totals.latency[i]) >= wanted) return std::min(bucket_value(i), totals.max_latency_ns);
+  return 0;
+}
+
+}  // namespace vx::traffic

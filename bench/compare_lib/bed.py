@@ -140,6 +140,12 @@ class Bed:
     def end(self, name):
         return f"{self.generator.name}:{name}"
 
+    def outer_words(self, way):
+        """What tells the generator which end speaks VXLAN. Through `bare` nothing does."""
+        if self.contender.kind == "bare":
+            return []
+        return ["--outer-at-sink" if way == "encap" else "--outer", self.outer]
+
     # ---- pausing ----
 
     def _signal(self, number):
@@ -171,7 +177,43 @@ class Bed:
             return sum(1 for line in done.stdout.splitlines() if " master " in line)
         raise Failed("it has no FDB")
 
+    def flush(self):
+        """Forgets what it learned."""
+        if self.contender.is_vxplane:
+            self.node.ctl("fdb", "flush")
+        elif hasattr(self.node, "appctl"):
+            self.node.appctl("fdb/flush", "br-int")
+        elif self.contender.kind == "kernel":
+            self.node.namespace.ip("link", "set", "mainvx", "type", "bridge", "fdb_flush")
+
     def close(self):
         with contextlib.suppress(AttributeError):
             self._signal(signal.SIGCONT)
+        self.lab.__exit__(None, None, None)
+
+
+class AloneBed:
+    """The generator's own cost: its frames cross one veth to nobody. What they cost here is not the contender's."""
+
+    def __init__(self):
+        self.lab = Lab()
+        self.lab.__enter__()
+        try:
+            self.generator = self.lab.namespace("alone")
+            self.generator.ip("link", "add", "g0", "type", "veth", "peer", "name", "u0")
+            for device in ("g0", "u0"):
+                wire_offloads_off(self.generator, device)
+                self.generator.run("sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
+                self.generator.ip("link", "set", device, "up")
+        except BaseException:
+            self.close()
+            raise
+
+    def end(self, name):
+        return f"{self.generator.name}:{name}"
+
+    def outer_words(self, way):
+        return []
+
+    def close(self):
         self.lab.__exit__(None, None, None)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One trial of each kind of cell. A function per group: (session, place, cell) -> {figure: number or None}.
+
+`place` is a running Bed, or a TCP Network; `session` knows what earlier cells found (`median()`), the rate of the cycle counter
+(`tsc`) and what the generator costs alone (`alone()`).
+"""
+
+import time
+
+from cases import Failed
+from compare_lib import moving, traffic
+from compare_lib.streams import lone_ping_times, stream
+from transfer import address_of
+
+LEARN_RATE, LEARN_SECONDS, KNOWN_SHARE = 250000, 0.8, 0.3
+COST_SHARE = 0.8  # of the contender's own rate: what it does without loss
+MOST_LEARN_TAIL_SECONDS = 1.5
+
+
+def pair_of(session, bed, ways, **options):
+    """Runs of the generator at once, one each way; their results in the order of `ways`."""
+    started = [traffic.Traffic(bed, way, "--no-announce", **options) for way in ways]
+    try:
+        return [run.result() for run in started]
+    finally:
+        for run in started:
+            run.stop()
+
+
+def rate(session, bed, cell):
+    """Saturation: frames a second that arrive when as many are sent as the generator can."""
+    way, size, macs = (cell.arguments[key] for key in ("way", "size", "macs"))
+    ways = ("encap", "decap") if way == "both" else (way,)
+    for one in ways:
+        session.announce(bed, one, macs)
+    # Flows and tables are warm before anything counts: 100,000 MACs take as many first packets.
+    results = pair_of(session, bed, ways, size=size, macs=macs, warmup=traffic.WARMUP_SECONDS if macs < 100000 else 1.0)
+    figures = [traffic.figures_of(result) for result in results]
+    return {"pps": sum(one["pps"] for one in figures), "sent_pps": sum(one["sent_pps"] for one in figures),
+            "duplicated": sum(one["duplicated"] for one in figures), "reordered": sum(one["reordered"] for one in figures)}
+
+
+def zeroloss(session, bed, cell):
+    """RFC 2544: the highest rate at which nothing is lost."""
+    way, size, macs = (cell.arguments[key] for key in ("way", "size", "macs"))
+    session.announce(bed, way, macs)
+    run = traffic.Traffic(bed, way, "--no-announce", "--search", session.loss, "--search-seconds", session.search_seconds, size=size, macs=macs, seconds=0.2, warmup=0.05)
+    try:
+        found = run.result(15)["search"]
+    finally:
+        run.stop()
+    return {"pps": found["pps"], "confirmed": int(found["confirmed"]), "sender_bound": int(found["sender_bound"])}
+
+
+def cost(session, bed, cell):
+    """Cycles of all CPUs a frame, interrupts included, at a rate that it carries, less what the generator uses alone at that rate."""
+    way, size, macs = (cell.arguments[key] for key in ("way", "size", "macs"))
+    saturated = session.median(f"rate/{way}/{size}/{macs}", bed.contender.key, "pps")
+    if not saturated:
+        raise Failed("no rate to take a share of")
+    session.announce(bed, way, macs)
+    busy, result = cycles_at(bed, way, saturated * COST_SHARE, size, macs)
+    a_frame = busy * session.tsc / max(result["pps"], 1)
+    own = session.alone(result["sent_pps"], size)
+    return {"cycles": a_frame - own, "with_generator": a_frame, "generator": own, "pps": result["pps"], "loss": result["loss"]}
+
+
+def cycles_at(bed, way, pps, size, macs):
+    run = traffic.Traffic(bed, way, "--no-announce", size=size, macs=macs, rate=pps, seconds=1.0, warmup=0.1)
+    try:
+        busy = traffic.busy_cycles(run, 0.35, 0.6)
+        return busy, traffic.figures_of(run.result())
+    finally:
+        run.stop()
+
+
+def latency(session, bed, cell):
+    """One way, from the generator's clock to its clock."""
+    session.announce(bed, "encap", 1000)
+    if cell.arguments["load"] == "idle":
+        pps, source = 1000, 1
+    else:
+        found = session.median("zeroloss/encap/64/1000", bed.contender.key, "pps")
+        saturated = session.median("rate/encap/64/1000", bed.contender.key, "pps")
+        pps, source = (found / 2, 1) if found else ((saturated or 0) * 0.4, 0)
+    if not pps:
+        raise Failed("no rate to take a half of")
+    result = traffic.figures_of(traffic.run(bed, "encap", "--no-announce", size=64, macs=1000 if pps > 1000 else 1, rate=pps))
+    return {**{key: value for key, value in result.items() if key.startswith("us_")}, "pps": pps, "loss": result["loss"], "of_zero_loss": source}
+
+
+def learn(session, bed, cell):
+    """New source MACs from the guest, a frame each, until the contender's FDB has them; known flows the other way meanwhile."""
+    session.flush(bed)
+    session.announce(bed, "decap", 1000)
+    saturated = session.median("rate/decap/64/1000", bed.contender.key, "pps") or 200000
+    known = {"size": 64, "macs": 1000, "rate": saturated * KNOWN_SHARE}
+    alone = traffic.figures_of(traffic.run(bed, "decap", "--no-announce", **known, seconds=0.4))
+    before = bed.count_macs()
+    beside = traffic.Traffic(bed, "decap", "--no-announce", **known, seconds=LEARN_SECONDS + 0.3)
+    try:
+        began = time.monotonic()
+        new = traffic.run(bed, "encap", "--no-announce", "--learn", LEARN_RATE, seconds=LEARN_SECONDS, warmup=0)
+        sent_for = new["seconds"]
+        learned, tail = settled_count(bed, before)
+        kept = traffic.figures_of(beside.result())
+    finally:
+        beside.stop()
+        session.flush(bed)
+    return {"learned": learned, "sent": new["sent"], "share": learned / max(new["sent"], 1), "per_second": learned / max(sent_for + tail, 1e-3),
+            "known_kept": (1 - kept["loss"]) / max(1 - alone["loss"], 1e-6), "wall": time.monotonic() - began}
+
+
+def settled_count(bed, before):
+    """(MACs beyond `before`, seconds after the call until the last of them was there)."""
+    began = time.monotonic()
+    count, grew = bed.count_macs() - before, 0.0
+    while (now := time.monotonic() - began) < MOST_LEARN_TAIL_SECONDS and now - grew < 0.3:
+        seen = bed.count_macs() - before
+        if seen > count:
+            count, grew = seen, now
+        time.sleep(0.02)
+    return count, grew
+
+
+def move(session, bed, cell):
+    """ms from the frame that shows a MAC at the guest's port to the first frame for it that arrives there."""
+    return {"ms": moving.converge(bed) * 1000}
+
+
+def idle(session, bed, cell):
+    if cell.key.endswith("/first"):
+        session.announce(bed, "encap", 1)
+        time.sleep(0.1)
+        result = traffic.figures_of(traffic.run(bed, "encap", "--no-announce", rate=20, seconds=0.9, warmup=0.1))
+        return {key: value for key, value in result.items() if key in ("us_p50", "us_p99")}
+    pids = [process.pid for process in (bed.node.processes() if hasattr(bed.node, "processes") else [])]
+    time.sleep(0.2)
+    before, began = traffic.process_seconds(pids), time.monotonic()
+    time.sleep(0.8)
+    return {"share": (traffic.process_seconds(pids) - before) / (time.monotonic() - began)}
+
+
+def tcp(session, network, cell):
+    family, offloads, streams, way = (cell.arguments[key] for key in ("family", "offloads", "streams", "way"))
+    ends = (1, 3) if offloads else (2, 4)
+    sender, receiver = (network.guests[number] for number in (ends if way == "send" else ends[::-1]))
+    result = stream(sender, receiver, address_of(receiver, family), session.tcp_seconds, streams)
+    return {"gbit": result["gbit"], "cpu_per_gb": result["cpu_per_gb"], "retransmits": result["retransmits"]}
+
+
+def ping(session, network, cell):
+    times = lone_ping_times(network.guests[1 if 1 in network.usable else 2], network.guests[3 if 1 in network.usable else 4], "row")
+    return {"us_p50": times["p50"], "us_p99": times["p99"]} if times else {}
+
+
+GROUPS = {"rate": rate, "zeroloss": zeroloss, "cost": cost, "latency": latency, "learn": learn, "move": move, "idle": idle, "tcp": tcp, "ping": ping}

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs vxplane-traffic on a bed and makes figures of what it prints."""
+
+import json
+import os
+import subprocess
+import time
+
+from cases import Failed
+from compare_lib.contenders import cores_of
+from compare_lib.streams import cpu_times
+from lab import binary
+
+WARMUP_SECONDS = 0.15
+ANNOUNCE_RATE = 250000
+WAY_OUT_SECONDS = 20  # more than the generator takes, whatever happens to its frames
+
+
+class Traffic:
+    """One run of the generator, started at once; `result()` waits for it. `way`: encap (g0 to u0) or decap (u0 to g0)."""
+
+    def __init__(self, bed, way, *words, size=64, macs=1, rate=0, seconds=0.5, warmup=WARMUP_SECONDS):
+        _, cpu = cores_of(1)
+        source, sink = ("g0", "u0") if way == "encap" else ("u0", "g0")
+        command = [binary("vxplane-traffic"), "--from", bed.end(source), "--to", bed.end(sink), "--size", size, "--macs", macs, "--rate", round(rate),
+                   "--seconds", seconds, "--warmup", warmup, "--cpu-send", cpu, "--json", *bed.outer_words(way), *words]
+        self.seconds, self.warmup = seconds, warmup
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def result(self, seconds=None):
+        try:
+            out, error = self.process.communicate(timeout=(seconds or self.seconds + self.warmup) + WAY_OUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+            raise Failed("vxplane-traffic did not end") from None
+        if self.process.returncode:
+            raise Failed(f"vxplane-traffic: {error.strip().splitlines()[-1] if error.strip() else self.process.returncode}")
+        return json.loads(out)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate()
+
+
+def run(*arguments, **options):
+    traffic = Traffic(*arguments, **options)
+    try:
+        return traffic.result()
+    finally:
+        traffic.stop()
+
+
+def announce(bed, way, macs):
+    """The contender learns where the MACs of this load are, once: a trial does not pay for it."""
+    run(bed, way, "--announce", "--announce-rate", ANNOUNCE_RATE, macs=macs)
+
+
+def figures_of(result):
+    """What is kept of one run: frames a second that arrived, what was lost, latency."""
+    latency = result.get("latency_us", {})
+    return {"pps": result["pps_received"], "sent_pps": result["pps_sent"], "loss": result["lost"] / max(result["sent"], 1), "duplicated": result["duplicated"],
+            "reordered": result["reordered"], **{f"us_{key.replace('.', '_')}": latency[key] for key in ("p50", "p99", "p99.9") if key in latency and result["received"]}}
+
+
+def busy_cycles(traffic, start, seconds):
+    """(busy CPU seconds a second, of all CPUs) in a window that lies in the middle of a run."""
+    time.sleep(start)
+    (busy, _), began = cpu_times(), time.monotonic()
+    time.sleep(seconds)
+    (after, _), elapsed = cpu_times(), time.monotonic() - began
+    if traffic.process.poll() is not None:
+        raise Failed("the run ended before its CPU time was read")
+    return (after - busy) / elapsed
+
+
+def process_seconds(pids):
+    """CPU seconds of processes so far, their threads included."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")

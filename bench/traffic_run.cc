@@ -25,8 +25,6 @@ namespace {
 constexpr MacAddress kBroadcast = {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
 constexpr double kNsPerSecond = 1e9;
 constexpr std::uint64_t kQuietNs = 100'000'000, kMostSettleNs = 2'000'000'000;
-// A sender that was kept from sending for longer does not make up for it: the burst would be its own doing, not the rate's.
-constexpr double kMostDebtSeconds = 0.0005;
 constexpr double kLateShare = 0.005;  // of the frames skipped: the rate was not reached
 constexpr unsigned kAnnounceRounds = 2;
 
@@ -43,7 +41,7 @@ std::unique_ptr<Sender> open_sender(const TrafficOptions& options, FrameMaker& f
   const Inside inside(options.from);
   switch (options.sender) {
     case SenderKind::kAfPacket: return make_af_packet_sender(frames, options.from.device);
-    case SenderKind::kXdpLive: throw std::runtime_error("--sender xdp_live: not built yet");
+    case SenderKind::kXdpLive: return make_xdp_live_sender(frames, options.from);
     default: return make_af_xdp_sender(frames, options.from.device);
   }
 }
@@ -117,34 +115,6 @@ std::uint64_t Run::announce() {
   return sent;
 }
 
-Run::Sent Run::send(double pps, double seconds) {
-  const std::uint64_t start = monotonic_ns(), end = start + static_cast<std::uint64_t>(seconds * kNsPerSecond);
-  const double per_ns = pps / kNsPerSecond, most_debt = std::max<double>(kBatch, pps * kMostDebtSeconds);
-  double due_before = 0;  // frames of the schedule already sent or skipped
-  Sent result;
-  std::uint64_t now = start;
-  for (; now < end && !stop_; now = monotonic_ns()) {
-    if (pps == 0) {
-      sender_->send(kBatch, now);
-      continue;
-    }
-    double debt = static_cast<double>(now - start) * per_ns - due_before;
-    if (debt > most_debt) {
-      const double skip = debt - most_debt;
-      result.skipped += static_cast<std::uint64_t>(skip);
-      due_before += skip;
-      debt = most_debt;
-    }
-    if (debt >= 1)
-      due_before += sender_->send(static_cast<unsigned>(std::min<double>(debt, kBatch)), now);
-    else if ((1 - debt) / per_ns > 300'000)  // slow enough to sleep, not to the last moment
-      std::this_thread::sleep_for(std::chrono::nanoseconds(static_cast<std::int64_t>((1 - debt) / per_ns) - 200'000));
-  }
-  sender_->drain();
-  result.seconds = static_cast<double>(monotonic_ns() - start) / kNsPerSecond;
-  return result;
-}
-
 void Run::settle() {
   const std::uint64_t start = monotonic_ns();
   std::uint64_t changed = start, frames = 0;
@@ -168,12 +138,12 @@ Report Run::trial(double pps, double seconds, double warmup) {
     try {
       if (warmup > 0) {
         sender_->begin(next_run());
-        (void)send(pps, warmup);
+        (void)sender_->send(pps, warmup, stop_);
       }
       const std::uint8_t run = next_run();
       sink_->program().begin(run);
       sender_->begin(run);
-      sent = send(pps, seconds);
+      sent = sender_->send(pps, seconds, stop_);
     } catch (...) {
       error = std::current_exception();
     }

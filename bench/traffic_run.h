@@ -39,11 +39,6 @@ class Run {
   [[nodiscard]] bool is_native() const noexcept { return sink_->is_native(); }
 
  private:
-  struct Sent {
-    double seconds = 0;
-    std::uint64_t skipped = 0;
-  };
-  Sent send(double pps, double seconds);
   void settle();
   void sleep(double seconds) const;
   std::uint64_t announce_from(const Place& place, std::uint32_t macs, MacAddress (*mac_of)(std::uint32_t), MacAddress to,

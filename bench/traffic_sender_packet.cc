@@ -22,20 +22,18 @@ namespace {
 constexpr unsigned kSlot = 2048, kBlock = 1 << 16, kSlots = 1024;
 constexpr std::size_t kRingBytes = std::size_t{kSlot} * kSlots;
 constexpr unsigned kDataAt = TPACKET2_HDRLEN - sizeof(sockaddr_ll);  // tpacket_parse_header() of the kernel
-constexpr int kSocketBytes = 16 << 20;
 constexpr std::uint64_t kDrainNs = 1'000'000'000;
 static_assert(kDataAt + kMostBytes + kOverheadIpv4 <= kSlot);
 
-class AfPacketSender final : public Sender {
+class AfPacketSender final : public RingSender {
  public:
   AfPacketSender(FrameMaker& frames, const std::string& device)
-      : frames_(frames), device_(device), socket_(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)) {
+      : RingSender(frames), device_(device), socket_(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0)) {
     if (!socket_) fail("socket");
     set(PACKET_VERSION, int{TPACKET_V2}, "PACKET_VERSION");
     set(PACKET_QDISC_BYPASS, int{1}, "PACKET_QDISC_BYPASS");
     set(PACKET_TX_RING, tpacket_req{kBlock, static_cast<unsigned>(kRingBytes / kBlock), kSlot, kSlots}, "PACKET_TX_RING");
-    if (::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes) != 0)
-      ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBytes, sizeof kSocketBytes);
+    enlarge_send_buffer(socket_.get());
     void* memory = ::mmap(nullptr, kRingBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, socket_.get(), 0);
     if (memory == MAP_FAILED) fail("mmap");
     ring_ = static_cast<std::uint8_t*>(memory);
@@ -49,9 +47,7 @@ class AfPacketSender final : public Sender {
     if (ring_ != nullptr) ::munmap(ring_, kRingBytes);
   }
 
-  void begin(std::uint8_t run) override { frames_.begin(run); }
-
-  unsigned send(unsigned count, std::uint64_t now_ns) override {
+  unsigned offer(unsigned count, std::uint64_t now_ns) override {
     unsigned taken = 0;
     for (; taken < std::min(count, kBatch); ++taken) {
       tpacket2_hdr* header = slot(next_);
@@ -74,8 +70,6 @@ class AfPacketSender final : public Sender {
       }
   }
 
-  [[nodiscard]] std::vector<std::uint32_t> sent() override { return {frames_.sent().begin(), frames_.sent().end()}; }
-
  private:
   [[noreturn]] void fail(const char* what) const {
     throw std::system_error(errno, std::system_category(), device_ + ": AF_PACKET: " + what);
@@ -95,7 +89,6 @@ class AfPacketSender final : public Sender {
       fail("send");
   }
 
-  FrameMaker& frames_;
   std::string device_;
   FileDescriptor socket_;
   std::uint8_t* ring_ = nullptr;

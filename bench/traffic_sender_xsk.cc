@@ -20,7 +20,6 @@ namespace {
 
 constexpr unsigned kChunk = 2048, kChunks = 4096, kRing = 2048;
 constexpr unsigned kMostUnderWay = 64;  // a stamp is to be fresh when the kernel takes the frame
-constexpr int kSocketBytes = 16 << 20;  // of frames that the devices behind hold
 constexpr std::uint64_t kDrainNs = 1'000'000'000;
 static_assert(kMostBytes + kOverheadIpv4 <= kChunk);
 
@@ -67,10 +66,10 @@ class Ring {
   std::uint32_t mask_;
 };
 
-class AfXdpSender final : public Sender {
+class AfXdpSender final : public RingSender {
  public:
   AfXdpSender(FrameMaker& frames, const std::string& device)
-      : frames_(frames), device_(device), socket_(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0)),
+      : RingSender(frames), device_(device), socket_(::socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0)),
         memory_(std::size_t{kChunk} * kChunks, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) {
     if (!socket_) fail(device, "socket");
     const xdp_umem_reg umem{reinterpret_cast<std::uintptr_t>(memory_.at(0)), std::uint64_t{kChunk} * kChunks, kChunk, 0, 0};
@@ -78,9 +77,7 @@ class AfXdpSender final : public Sender {
     set(XDP_UMEM_FILL_RING, int{64}, "fill ring");  // unused, but bind() wants one
     set(XDP_UMEM_COMPLETION_RING, int{kChunks}, "completion ring");
     set(XDP_TX_RING, int{kRing}, "transmit ring");
-    // Beyond net.core.wmem_max where we may; else the default is little, not wrong.
-    if (::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBytes, sizeof kSocketBytes) != 0)
-      ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &kSocketBytes, sizeof kSocketBytes);
+    enlarge_send_buffer(socket_.get());
     xdp_mmap_offsets offsets{};
     socklen_t length = sizeof offsets;
     if (::getsockopt(socket_.get(), SOL_XDP, XDP_MMAP_OFFSETS, &offsets, &length) != 0) fail(device, "XDP_MMAP_OFFSETS");
@@ -97,9 +94,7 @@ class AfXdpSender final : public Sender {
     }
   }
 
-  void begin(std::uint8_t run) override { frames_.begin(run); }
-
-  unsigned send(unsigned count, std::uint64_t now_ns) override {
+  unsigned offer(unsigned count, std::uint64_t now_ns) override {
     reclaim();
     const std::uint32_t under_way = produced_ - send_ring_->consumed();
     const auto room = under_way < kMostUnderWay ? kMostUnderWay - under_way : 0u;
@@ -123,8 +118,6 @@ class AfXdpSender final : public Sender {
     }
   }
 
-  [[nodiscard]] std::vector<std::uint32_t> sent() override { return {frames_.sent().begin(), frames_.sent().end()}; }
-
  private:
   template <typename Value>
   void set(int option, const Value& value, const char* what) {
@@ -142,7 +135,6 @@ class AfXdpSender final : public Sender {
       fail(device_, "send");
   }
 
-  FrameMaker& frames_;
   std::string device_;
   FileDescriptor socket_;
   Mapping memory_;

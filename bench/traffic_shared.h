@@ -46,7 +46,29 @@ struct vxt_cpu {
 	__u64 latency[VXT_BUCKETS];
 };
 
-/* Map vxt_run: array of one __u32, the run that is counted; 0: none. */
+/* Map vxt_run of the sink: array of one __u32, the run that is counted; 0: none. */
+
+/* The sender in the kernel, traffic_live.bpf.c. Map vxt_out: array, index = flow. */
+#define VXT_SEND_OBJECT "vxplane_traffic_live.bpf.o"
+#define VXT_SEND_PROGRAM "vxt_send"
+#define VXT_HEADER_BYTES 112u /* room; a flow's headers are 42, 46, 92 or 96 */
+struct vxt_out {
+	__u8 headers[VXT_HEADER_BYTES];
+	__u32 sequence;    /* of the next frame: as many were sent */
+	__u32 reserved[3];
+};
+
+/* Map vxt_pace: array of one. Times are units of 2^-16 ns since start_ns. */
+struct vxt_pace {
+	__u64 start_ns;    /* 0: with the first page */
+	__u64 duration_ns;
+	__u64 interval;    /* between frames; 0: as many as can be */
+	__u64 due;         /* of the next frame */
+	__u64 most_debt;   /* what is later is skipped */
+	__u64 skipped;     /* frames */
+	__u32 run;
+	__u32 position;    /* in the order of flows: map vxt_order, array of __u32 */
+};
 
 static inline __attribute__((always_inline)) __u32 vxt_log2(__u64 value)
 {

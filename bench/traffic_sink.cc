@@ -13,8 +13,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "dataplane/bpf_directory.h"
-#include "dataplane/bpf_maps.h"
 
 namespace vx::traffic {
 namespace {
@@ -23,56 +21,20 @@ std::runtime_error failure(const std::string& what, int error) {
   return std::runtime_error(what + ": " + std::strerror(std::abs(error)));
 }
 
-// Of the program's constants by the names they have there (struct of its .rodata, in order of declaration).
-struct Constants {
+struct Constants {  // as traffic_sink.bpf.c declares them
   std::uint32_t outer, vni;
   std::uint16_t port, padding;
   std::uint32_t locked;
 };
 
-void set_constants(bpf_object* object, const SinkSettings& settings, bool locked) {
-  const Constants values{settings.is_outer ? 1u : 0u, settings.vni, settings.port, 0, locked ? 1u : 0u};
-  bpf_map* map = nullptr;
-  bpf_object__for_each_map(map, object) {
-    std::size_t bytes = 0;
-    if (std::strstr(::bpf_map__name(map), ".rodata") == nullptr || ::bpf_map__initial_value(map, &bytes) == nullptr) continue;
-    if (bytes != sizeof values || ::bpf_map__set_initial_value(map, &values, bytes) != 0)
-      throw std::runtime_error(VXT_SINK_OBJECT ": of another build");
-    return;
-  }
-  throw std::runtime_error(VXT_SINK_OBJECT ": has no constants");
-}
-
-bool is_single_queue(const std::string& device) {
-  // Native XDP of one receive queue runs in that queue's NAPI, on one CPU at a time; others are locked.
-  (void)device;
-  return false;
-}
-
 }  // namespace
 
-SinkProgram::SinkProgram(const SinkSettings& settings, bool locked) : flow_count_(settings.flows) {
-  const QuietLibbpf quiet;
-  const std::string path = find_bpf_directory(VXT_SINK_OBJECT) + "/" VXT_SINK_OBJECT;
-  object_ = ::bpf_object__open_file(path.c_str(), nullptr);
-  if (object_ == nullptr) throw failure(path, errno);
-  try {
-    set_constants(object_, settings, locked);
-    bpf_map* flows = ::bpf_object__find_map_by_name(object_, "vxt_flows");
-    if (flows == nullptr || ::bpf_map__set_max_entries(flows, settings.flows) != 0) throw std::runtime_error(path + ": of another build");
-    if (const int error = ::bpf_object__load(object_); error != 0) throw failure(path + ": cannot load", error);
-    fd_ = ::bpf_program__fd(::bpf_object__find_program_by_name(object_, VXT_SINK_PROGRAM));
-    flows_fd_ = ::bpf_map__fd(flows);
-    cpu_fd_ = ::bpf_object__find_map_fd_by_name(object_, "vxt_cpu");
-    run_fd_ = ::bpf_object__find_map_fd_by_name(object_, "vxt_run");
-    if (fd_ < 0 || cpu_fd_ < 0 || run_fd_ < 0) throw std::runtime_error(path + ": of another build");
-  } catch (...) {
-    ::bpf_object__close(object_);
-    throw;
-  }
-}
-
-SinkProgram::~SinkProgram() { ::bpf_object__close(object_); }
+SinkProgram::SinkProgram(const SinkSettings& settings, bool locked)
+    : flow_count_(settings.flows),
+      object_(VXT_SINK_OBJECT, Constants{settings.is_outer ? 1u : 0u, settings.vni, settings.port, 0, locked ? 1u : 0u},
+              {{"vxt_flows", settings.flows}}),
+      fd_(object_.program(VXT_SINK_PROGRAM)), flows_fd_(object_.map("vxt_flows")), cpu_fd_(object_.map("vxt_cpu")),
+      run_fd_(object_.map("vxt_run")) {}
 
 void SinkProgram::begin(std::uint8_t run) {
   const std::uint32_t zero = 0;
@@ -121,7 +83,7 @@ Sink::Sink(const std::string& device, const SinkSettings& settings) {
   const auto index = static_cast<int>(::if_nametoindex(device.c_str()));
   for (const std::uint32_t mode : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE}) {
     is_native_ = mode == XDP_FLAGS_DRV_MODE;
-    program_ = std::make_unique<SinkProgram>(settings, !is_native_ || !is_single_queue(device));
+    program_ = std::make_unique<SinkProgram>(settings, true);
     LIBBPF_OPTS(bpf_link_create_opts, options, .flags = mode);
     link_ = ::bpf_link_create(program_->fd(), index, BPF_XDP, &options);
     if (link_ >= 0) return;

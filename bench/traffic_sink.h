@@ -9,9 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/traffic_object.h"
 #include "bench/traffic_shared.h"
-
-struct bpf_object;
 
 namespace vx::traffic {
 
@@ -33,9 +32,6 @@ class SinkProgram {
  public:
   // `locked`: several CPUs may run it at once. Throws std::runtime_error.
   SinkProgram(const SinkSettings& settings, bool locked);
-  ~SinkProgram();
-  SinkProgram(const SinkProgram&) = delete;
-  SinkProgram& operator=(const SinkProgram&) = delete;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
   // Counts frames of this run (1 to 255) from now on, from zero; 0: none.
@@ -45,9 +41,9 @@ class SinkProgram {
   [[nodiscard]] std::vector<vxt_flow> flows() const;
 
  private:
-  bpf_object* object_ = nullptr;
-  int fd_ = -1, flows_fd_ = -1, cpu_fd_ = -1, run_fd_ = -1;
   std::uint32_t flow_count_, run_ = 0;
+  Object object_;
+  int fd_, flows_fd_, cpu_fd_, run_fd_;
 };
 
 // On a netdev of the calling thread's namespace: native XDP, generic where the driver has none. Gone with this object, and with the

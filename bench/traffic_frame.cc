@@ -99,7 +99,8 @@ FrameMaker::FrameMaker(const FrameShape& shape)
   for (std::uint32_t flow = 0; flow < flows; ++flow) {
     std::uint8_t* at = headers_.data() + std::size_t{flow} * kHeaderRoom;
     if (shape.outer) at = put_outer(at, *shape.outer, flow, shape.size);
-    put_inner(at, destination_mac(flow % shape.macs), source_mac(flow % shape.source_macs), shape.vlan, flow, shape.size);
+    put_inner(at, destination_mac(shape.first_mac + flow % shape.macs), source_mac(shape.first_mac + flow % shape.source_macs),
+              shape.vlan, flow, shape.size);
   }
   order_.resize(flows);
   std::iota(order_.begin(), order_.end(), 0u);

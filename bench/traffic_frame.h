@@ -28,6 +28,7 @@ struct Outer {
 struct FrameShape {
   unsigned size = kLeastBytes;
   std::uint32_t macs = 1, source_macs = 1, flows = 1;
+  std::uint32_t first_mac = 0; // of both kinds; runs side by side need MACs of their own
   std::uint16_t vlan = 0;      // 0: untagged
   std::optional<Outer> outer;  // of what the sender sends; UDP checksum 0 (RFC 7348 section 4.1)
 };

@@ -27,6 +27,7 @@ po::options_description description() {
       ("size", text("BYTES")->default_value("60"), "of the Ethernet frame as a guest sends it: tag included, FCS and VXLAN not")
       ("macs", text("N")->default_value("1"), "destination MACs; there are at least as many flows")
       ("source-macs", text("N")->default_value("1"), "source MACs")
+      ("mac-set", text("N")->default_value("0"), "MACs of another set, 0 to 15: runs side by side do not take each other's")
       ("flows", text("N")->default_value("1"), "UDP flows; each frame is of the next, in a random order that repeats")
       ("vlan", text("VID"), "frames are tagged")
       ("rate", text("PPS")->default_value("0"), "frames a second; 0: as many as the sender can")
@@ -125,6 +126,7 @@ FrameShape shape(const po::variables_map& values) {
   shape.size = number<unsigned>("size", text("size"), kLeastBytes + (shape.vlan != 0 ? kVlanTagBytes : 0), kMostBytes);
   shape.macs = number<std::uint32_t>("macs", text("macs"), 1, VXT_MAX_FLOWS);
   shape.source_macs = number<std::uint32_t>("source-macs", text("source-macs"), 1, VXT_MAX_FLOWS);
+  shape.first_mac = number<std::uint32_t>("mac-set", text("mac-set"), 0, 15) << 20;
   shape.flows = number<std::uint32_t>("flows", text("flows"), 1, VXT_MAX_FLOWS);
   if (values.count("outer") != 0) shape.outer = outer("outer", text("outer"));
   return shape;

@@ -16,7 +16,6 @@ from lab import UNDERLAY_DEVICE, Cable, Lab, wire_offloads_off
 
 PORT = "tap101i0"
 GENERATOR_MAC = "02:00:00:35:00:02"
-NODE_MAC = "02:00:00:35:00:01"
 GUEST_MAC = "52:54:00:00:00:01"
 VNI = 1000
 
@@ -75,6 +74,7 @@ class Bed:
         # The guest's cable first: a DPDK port has to be there when its driver opens it.
         make = {"start": False} if contender.is_vxplane else {}
         self.node = make_any(contender.kind, lab, "dut", 1, cable, remotes=[2], settings=settings, ports=[line] if line else [], dataplane_flags=["--no-huge"], **make)
+        self.node_mac = self.node.mac()
         self._plug_underlay(cable)
         if contender.guest != "tap":
             self._plug_guest()
@@ -94,7 +94,6 @@ class Bed:
         cable.plug(self.generator, device="u0")
         self.generator.ip("link", "set", "u0", "address", GENERATOR_MAC)
         wire_offloads_off(self.generator, "u0")
-        self.node.namespace.ip("link", "set", UNDERLAY_DEVICE, "address", NODE_MAC)
         if hasattr(self.node, "neighbour"):
             return
         self.node.namespace.ip("neigh", "replace", self.node.vtep_of(2), "lladdr", GENERATOR_MAC, "dev", UNDERLAY_DEVICE, "nud", "permanent")
@@ -135,7 +134,7 @@ class Bed:
     @property
     def outer(self):
         """Of a frame from the far VTEP: VNI, addresses, MACs, as the generator takes it."""
-        return f"{VNI},{self.node.vtep_of(2)},{self.node.vtep},{GENERATOR_MAC},{NODE_MAC}"
+        return f"{VNI},{self.node.vtep_of(2)},{self.node.vtep},{GENERATOR_MAC},{self.node_mac}"
 
     def end(self, name):
         return f"{self.generator.name}:{name}"

@@ -12,11 +12,13 @@ from cases import Failed, eventually
 from compare_lib import figures, machine, measure, traffic
 from compare_lib.bed import BY_KEY, AloneBed, Bed
 from compare_lib.contenders import make_any
+from compare_lib.foreign import Watch
 from compare_lib.plan import TCP_SECONDS
 from compare_lib.streams import Network
 from lab import binary
 from transfer import address_of
 
+MOST_OTHERS, MOST_TRIES, SPARE_SHARE = 0.1, 3, 0.12  # of a CPU; trials; of the budget
 ALONE_RATES = (50000, 200000, 500000, 1000000)
 ALONE_SIZES = (64,)
 ANNOUNCED_SECONDS = 120  # well below the 300 s after which MACs are forgotten
@@ -37,6 +39,7 @@ class Session:
         self.trials, self.failures = {}, {}  # {cell key: {contender: [...]}}
         self.alone_points, self.announced, self.memory = {}, {}, None
         self.tsc = machine.tsc_hz()
+        self.spare = SPARE_SHARE * plan.budget if plan.budget else 600.0  # seconds for trials that others have disturbed
 
     # ---- what cells ask for ----
 
@@ -130,11 +133,20 @@ class Session:
                 say(f"{cell.key}: {key}: {reason!r}")
 
     def _trial(self, cell, key, place):
-        began = time.monotonic()
-        with self._let_run(cell, place):
-            trial = measure.GROUPS[cell.group](self, place, cell)
-        trial["took"] = time.monotonic() - began
-        self.trials.setdefault(cell.key, {}).setdefault(key, []).append(trial)
+        """Again, as long as there is time to spare, when others of the machine worked beside it; the least disturbed counts."""
+        tried = []
+        while True:
+            began, watch = time.monotonic(), Watch(time.monotonic)
+            with self._let_run(cell, place):
+                trial = measure.GROUPS[cell.group](self, place, cell)
+            trial["took"], trial["others"] = time.monotonic() - began, watch.share()
+            tried.append(trial)
+            if trial["others"] < MOST_OTHERS or len(tried) == MOST_TRIES or self.spare < trial["took"]:
+                break
+            self.spare -= trial["took"]
+            time.sleep(0.3)
+            self.spare -= 0.3
+        self.trials.setdefault(cell.key, {}).setdefault(key, []).append(min(tried, key=lambda one: one["others"]))
 
     @contextlib.contextmanager
     def _let_run(self, cell, place):

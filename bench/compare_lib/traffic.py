@@ -23,7 +23,7 @@ class Traffic:
         _, cpu = cores_of(1)
         source, sink = ("g0", "u0") if way == "encap" else ("u0", "g0")
         command = [binary("vxplane-traffic"), "--from", bed.end(source), "--to", bed.end(sink), "--size", size, "--macs", macs, "--rate", round(rate),
-                   "--seconds", seconds, "--warmup", warmup, "--cpu-send", cpu, "--json", *bed.outer_words(way), *words]
+                   "--seconds", seconds, "--warmup", warmup, "--cpu-send", cpu, "--mac-set", int(way == "decap"), "--json", *bed.outer_words(way), *words]
         self.seconds, self.warmup = seconds, warmup
         self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <stdexcept>
 #include <system_error>
+#include <thread>
 
 #include "bench/traffic_sender.h"
 #include "dataplane/clock.h"
@@ -21,6 +23,7 @@ namespace {
 constexpr unsigned kChunk = 2048, kChunks = 4096, kRing = 2048;
 constexpr unsigned kMostUnderWay = 64;  // a stamp is to be fresh when the kernel takes the frame
 constexpr std::uint64_t kDrainNs = 1'000'000'000;
+constexpr unsigned kBindTries = 100;
 static_assert(kMostBytes + kOverheadIpv4 <= kChunk);
 
 [[noreturn]] void fail(const std::string& device, const char* what) {
@@ -87,7 +90,11 @@ class AfXdpSender final : public RingSender {
     address.sxdp_family = AF_XDP;
     address.sxdp_flags = XDP_COPY;
     address.sxdp_ifindex = ::if_nametoindex(device.c_str());
-    if (::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fail(device, "bind");
+    // The queue of a run that has just ended is given back a little later.
+    for (unsigned tries = 0; ::bind(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0; ++tries) {
+      if (errno != EBUSY || tries == kBindTries) fail(device, "bind");
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
     for (unsigned i = 0; i < kChunks; ++i) {
       free_.push_back(std::uint64_t{i} * kChunk);
       frames_.prepare(memory_.at(free_.back()));

@@ -37,10 +37,13 @@ def foreign(table, own):
 
 
 class Watch:
-    """Seconds of CPU that others took since it was made, as a share of one CPU."""
+    """What others took since it was made: `seconds()` of CPU, or as a `share()` of one CPU."""
 
     def __init__(self, clock):
         self.clock, self.began, self.before = clock, clock(), foreign(processes(), os.getpid())
 
+    def seconds(self):
+        return max(foreign(processes(), os.getpid()) - self.before, 0.0)
+
     def share(self):
-        return max(foreign(processes(), os.getpid()) - self.before, 0.0) / max(self.clock() - self.began, 1e-3)
+        return self.seconds() / max(self.clock() - self.began, 1e-3)

@@ -9,6 +9,7 @@ import time
 
 from cases import Failed
 from compare_lib import moving, traffic
+from compare_lib.foreign import Watch
 from compare_lib.streams import lone_ping_times, stream
 from transfer import address_of
 
@@ -53,23 +54,24 @@ def zeroloss(session, bed, cell):
 
 
 def cost(session, bed, cell):
-    """Cycles of all CPUs a frame, interrupts included, at a rate that it carries, less what the generator uses alone at that rate."""
+    """Cycles of all CPUs a frame, interrupts included, at a rate that it carries, less what the wire's far end costs alone."""
     way, size, macs = (cell.arguments[key] for key in ("way", "size", "macs"))
     saturated = session.median(f"rate/{way}/{size}/{macs}", bed.contender.key, "pps")
     if not saturated:
         raise Failed("no rate to take a share of")
     session.announce(bed, way, macs)
-    busy, result = cycles_at(bed, way, saturated * COST_SHARE, size, macs)
-    a_frame = busy * session.tsc / max(result["pps"], 1)
-    own = session.alone(result["sent_pps"], size)
-    return {"cycles": a_frame - own, "with_generator": a_frame, "generator": own, "pps": result["pps"], "loss": result["loss"]}
+    spent, result = cost_at(bed, way, saturated * COST_SHARE, size, macs)
+    a_frame = spent * session.tsc / max(result["pps"], 1)
+    far_end = session.alone(result["sent_pps"], size)
+    return {"cycles": a_frame - far_end, "with_far_end": a_frame, "far_end": far_end, "pps": result["pps"], "loss": result["loss"]}
 
 
-def cycles_at(bed, way, pps, size, macs):
-    run = traffic.Traffic(bed, way, "--no-announce", size=size, macs=macs, rate=pps, seconds=1.0, warmup=0.1)
+def cost_at(bed, way, pps, size, macs):
+    """(CPU seconds a second without the generator's, figures of the run)."""
+    run = traffic.Traffic(bed, way, "--no-announce", size=size, macs=macs, rate=pps, seconds=1.2, warmup=0.1)
     try:
-        busy = traffic.busy_cycles(run, 0.35, 0.6)
-        return busy, traffic.figures_of(run.result())
+        spent = traffic.forwarding_share(run, 0.35, 0.85)
+        return spent, traffic.figures_of(run.result())
     finally:
         run.stop()
 
@@ -100,7 +102,7 @@ def learn(session, bed, cell):
     beside = traffic.Traffic(bed, "decap", "--no-announce", **known, seconds=LEARN_SECONDS + 0.3)
     try:
         began = time.monotonic()
-        new = traffic.run(bed, "encap", "--no-announce", "--learn", LEARN_RATE, seconds=LEARN_SECONDS, warmup=0)
+        new = traffic.run(bed, "encap", "--no-announce", "--learn", LEARN_RATE, seconds=LEARN_SECONDS, warmup=0, sender="af_xdp")
         sent_for = new["seconds"]
         learned, tail = settled_count(bed, before)
         kept = traffic.figures_of(beside.result())
@@ -145,8 +147,10 @@ def tcp(session, network, cell):
     family, offloads, streams, way = (cell.arguments[key] for key in ("family", "offloads", "streams", "way"))
     ends = (1, 3) if offloads else (2, 4)
     sender, receiver = (network.guests[number] for number in (ends if way == "send" else ends[::-1]))
+    watch = Watch(time.monotonic)
     result = stream(sender, receiver, address_of(receiver, family), session.tcp_seconds, streams)
-    return {"gbit": result["gbit"], "cpu_per_gb": result["cpu_per_gb"], "retransmits": result["retransmits"]}
+    gigabytes = max(result["gbit"] / 8 * session.tcp_seconds, 1e-6)
+    return {"gbit": result["gbit"], "cpu_per_gb": max(result["cpu_per_gb"] - watch.seconds() / gigabytes, 0), "retransmits": result["retransmits"]}
 
 
 def ping(session, network, cell):

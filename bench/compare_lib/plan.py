@@ -55,7 +55,7 @@ def load_cells(full):
     for way in WAYS if full else ("encap",):
         cells.append(Cell("zeroloss", f"{way}/64/1000", f"zero loss, {way}, 64 B, 1k MACs", on, 5.0, None if full else 2, way=way, size=64, macs=1000))
     for way in WAYS:
-        cells.append(Cell("cost", f"{way}/64/1000", f"CPU cost, {way}, 64 B, 1k MACs", on, 1.6, way=way, size=64, macs=1000))
+        cells.append(Cell("cost", f"{way}/64/1000", f"CPU cost, {way}, 64 B, 1k MACs", on, 1.65, way=way, size=64, macs=1000))
     cells.append(Cell("latency", "idle", "one-way latency, 1,000 frames/s", on, 1.1, load="idle"))
     cells.append(Cell("latency", "half", "one-way latency at half the zero-loss rate", on, 1.1, load="half"))
     return cells

@@ -67,7 +67,7 @@ def scripts(report):
             series = [(title, points_of(report, key, cells, x_key)) for key, title in titles_of(report, cells)]
             at = "1,000 MACs" if name == "size" else "64 B"
             found.append((f"{way}-{name}.svg", f"{way}, {at}", lines_plot(f"Packets a second, {way}, {at}", label, series, name == "macs")))
-    found.append(("cost.svg", "CPU cost", bars(report, "CPU cost of a frame, all CPUs, without the generator", "cycles", in_group(report, "cost"), "cycles")))
+    found.append(("cost.svg", "CPU cost", bars(report, "CPU cost of a frame, all CPUs, generator left out", "cycles", in_group(report, "cost"), "cycles")))
     found.append(("tcp.svg", "TCP", bars(report, "TCP from guest to guest", "Gbit/s", in_group(report, "tcp", family=4), "gbit", "tcp ")))
     return [row for row in found if row[2]]
 

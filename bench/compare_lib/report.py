@@ -85,7 +85,7 @@ def tables(report):
         cells = [{**cell, "title": f"{cell['size']} B, {cell['macs']:,} MACs"} for cell in in_group(report, "rate", way=way)]
         found.append(section(f"Packets a second, {way}", f"{words}, saturated, thousands that arrived", grid(report, cells, "pps", KILO, unit="kpps")))
     found.append(section("Zero loss", "RFC 2544: the highest rate of which no frame is lost, thousands a second", grid(report, in_group(report, "zeroloss"), "pps", KILO, unit="kpps")))
-    found.append(section("CPU cost", "cycles of all CPUs a frame, interrupts included, at 80 % of the contender's own saturated rate, without what the generator uses alone",
+    found.append(section("CPU cost", "cycles of all CPUs a frame, interrupts and softirq included wherever they run, at 80 % of the contender's own saturated rate; not the generator, nor the veth end and sink where frames arrive, measured alone",
                          grid(report, in_group(report, "cost"), "cycles", unit="cycles")))
     latencies = [grid(report, in_group(report, "latency"), f"us_{name}", unit=f"us, p{name[1:].replace('_', '.')}") for name in ("p50", "p99", "p99_9")]
     found.append(section("Latency", "one way, encap, 64 B", *latencies))

@@ -64,7 +64,7 @@ class Session:
             self.announced.pop((bed.contender.key, way), None)
 
     def alone(self, pps, size):
-        """Cycles a frame of the generator at a rate, its sink included."""
+        """Cycles a frame of the generator's far end at a rate: a veth's softirq and the sink."""
         return figures.interpolate(self.alone_points.get(size) or next(iter(self.alone_points.values()), []), pps) or 0.0
 
     # ---- making ----
@@ -87,14 +87,14 @@ class Session:
         stack.callback(made[key].close)
 
     def measure_alone(self):
-        """What the generator costs at a few rates, for `cost` to take off."""
+        """What the far end of the wire costs at a few rates, for `cost` to take off."""
         bed = AloneBed()
         try:
             for size in ALONE_SIZES:
                 points = []
                 for rate in ALONE_RATES:
-                    busy, result = measure.cycles_at(bed, "encap", rate, size, 1)
-                    points.append((result["sent_pps"], busy * self.tsc / max(result["sent_pps"], 1)))
+                    spent, result = measure.cost_at(bed, "encap", rate, size, 1)
+                    points.append((result["sent_pps"], spent * self.tsc / max(result["sent_pps"], 1)))
                 self.alone_points[size] = points
         except Failed as reason:
             self.refused["generator alone"] = str(reason)

@@ -27,6 +27,7 @@ constexpr double kNsPerSecond = 1e9;
 constexpr std::uint64_t kQuietNs = 100'000'000, kMostSettleNs = 2'000'000'000;
 constexpr double kLateShare = 0.005;  // of the frames skipped: the rate was not reached
 constexpr unsigned kAnnounceRounds = 2;
+constexpr double kTaughtSeconds = 0.05;  // until what was announced is installed, wherever that is
 
 void pin(std::thread& thread, int cpu) {
   if (cpu < 0) return;
@@ -74,6 +75,7 @@ void add_up(Report& report, std::span<const std::uint32_t> sent, std::span<const
 Run::Run(const TrafficOptions& options, const std::atomic<bool>& stop) : options_(options), stop_(stop), frames_(options.shape) {
   if (options.learn) frames_.learn();
   sink_ = open_sink(options, frames_.flows());
+  if (options.cpu_receive >= 0) napi_.emplace(options.to, options.cpu_receive);
   sender_ = open_sender(options, frames_);
 }
 
@@ -94,7 +96,7 @@ std::uint64_t Run::announce_from(const Place& place, std::uint32_t macs, MacAddr
   const std::uint64_t start = monotonic_ns();
   std::uint64_t sent = 0;
   for (; sent < macs && !stop_; ++sent) {
-    const auto frame = announcement(mac_of(options_.shape.first_mac + static_cast<std::uint32_t>(sent)), to, options_.shape.vlan, outer);
+    const auto frame = announcement(mac_of(static_cast<std::uint32_t>(sent)), to, options_.shape.vlan, outer);
     if (::send(socket.get(), frame.data(), frame.size(), 0) < 0 && errno != ENOBUFS)
       throw std::system_error(errno, std::system_category(), place.device + ": cannot announce");
     const auto due = start + static_cast<std::uint64_t>(static_cast<double>(sent + 1) * kNsPerSecond / options_.announce_rate);
@@ -109,8 +111,8 @@ std::uint64_t Run::announce() {
     // The generator's own first, by broadcast: what the sink's side then sends to it need not be flooded.
     if (!options_.learn) sent += announce_from(options_.from, options_.shape.source_macs, source_mac, kBroadcast, options_.shape.outer);
     if (!options_.sink_vni || options_.sink_outer)
-      sent += announce_from(options_.to, options_.shape.macs, destination_mac, source_mac(options_.shape.first_mac), options_.sink_outer);
-    sleep(0.1);
+      sent += announce_from(options_.to, options_.shape.macs, destination_mac, source_mac(0), options_.sink_outer);
+    sleep(kTaughtSeconds);
   }
   return sent;
 }

@@ -5,7 +5,9 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
+#include "bench/traffic_napi.h"
 #include "bench/traffic_options.h"
 #include "bench/traffic_search.h"
 #include "bench/traffic_sender.h"
@@ -48,6 +50,7 @@ class Run {
   const std::atomic<bool>& stop_;
   FrameMaker frames_;
   std::unique_ptr<Sink> sink_;
+  std::optional<ThreadedNapi> napi_;
   std::unique_ptr<Sender> sender_;
   std::uint8_t run_ = 0;
 };

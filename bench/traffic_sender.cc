@@ -41,6 +41,9 @@ Sent RingSender::send(double pps, double seconds, const std::atomic<bool>& stop)
     else if (const double wait = (1 - debt) / per_ns; wait > kSleepFromNs)
       std::this_thread::sleep_for(std::chrono::nanoseconds(static_cast<std::int64_t>(std::min(wait - kAwakeNs, 0.01 * kNsPerSecond))));
   }
+  // What was due when it ended and had no turn: sent and skipped are what the rate says.
+  if (const double debt = static_cast<double>(std::min(monotonic_ns(), end) - start) * per_ns - done; debt >= 1)
+    result.skipped += static_cast<std::uint64_t>(debt);
   drain();
   result.seconds = static_cast<double>(monotonic_ns() - start) / kNsPerSecond;
   return result;

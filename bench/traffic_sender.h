@@ -21,7 +21,7 @@ enum class SenderKind { kAfXdp, kAfPacket, kXdpLive };
 // How a stretch of sending went.
 struct Sent {
   double seconds = 0;
-  std::uint64_t skipped = 0;  // frames it was too late for
+  std::uint64_t skipped = 0;  // frames of the rate that it was too late for
 };
 
 class Sender {

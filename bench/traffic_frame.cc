@@ -12,7 +12,6 @@
 namespace vx::traffic {
 namespace {
 
-constexpr MacAddress kBroadcast = {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}};
 constexpr std::uint16_t kDiscardPort = 9;          // RFC 863: whoever gets a frame by mistake says nothing
 constexpr std::uint16_t kFirstSourcePort = 1024;
 constexpr std::uint32_t kPortsOfAddress = 60000;   // the next flow then has another address

@@ -6,13 +6,13 @@ touched. They take no hugepages (nor does vxplane here): what is compared is the
 """
 
 import contextlib
-import glob
 import os
+import shutil
 import subprocess
 import time
 
 from cases import Failed, eventually
-from lab import OVERLAY_MTU, UNDERLAY_DEVICE, core_of, run, wire_offloads_off
+from lab import UNDERLAY_DEVICE, core_of, run, wire_offloads_off
 from nodes import Node, make_node
 
 VSWITCHD = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
@@ -65,6 +65,7 @@ class ProgramNode(Node):
     def __init__(self, lab, name, number, wire, remotes=(), **options):
         super().__init__(lab, name, number, wire, **options)
         self.remotes, self.programs = list(remotes), []
+        self.prefix = f"vxcompare{os.getpid()}-{os.path.basename(lab.directory)}"  # of DPDK's files, which know no namespace
         self.run_dir = os.path.join(lab.directory, f"{self.name}{number}")
         os.makedirs(self.run_dir, exist_ok=True)
         wire_offloads_off(self.namespace, UNDERLAY_DEVICE)
@@ -87,6 +88,7 @@ class ProgramNode(Node):
     def close(self):
         for program in reversed(self.programs):
             program.stop()
+        shutil.rmtree(f"/var/run/dpdk/{self.prefix}", ignore_errors=True)
 
 
 class OvsNode(ProgramNode):
@@ -114,7 +116,7 @@ class OvsNode(ProgramNode):
         self.vsctl("--no-wait", "init")
         self.vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:dpdk-init=true", f"other_config:dpdk-lcore-mask={1 << other:#x}",
                    f"other_config:pmd-cpu-mask={1 << worker:#x}", "other_config:flow-limit=400000",
-                   f'other_config:dpdk-extra="--no-huge --legacy-mem -m {MEMORY_MB} --no-pci"')
+                   f'other_config:dpdk-extra="--no-huge --legacy-mem -m {MEMORY_MB} --no-pci --file-prefix={self.prefix}"')
         switch = self.start_program("ovs-vswitchd", VSWITCHD, self.database, f"--unixctl={folder}/switch.ctl", environment=environment)
 
         def ready():
@@ -175,14 +177,6 @@ class OvsNode(ProgramNode):
                 return int(line.split(":")[1].split("/")[0])
         return len(self.known_macs())
 
-    def place_of_mac(self, mac):
-        """The port of br-int behind which OVS thinks the MAC is, as ("port", NUMBER); the tunnel's is known by its name."""
-        for line in self.appctl("fdb/show", "br-int").splitlines()[1:]:
-            row = line.split()
-            if len(row) >= 4 and row[2] == mac:
-                return row[0]
-        return None
-
     def fdb(self):
         return sorted(self.known_macs())
 
@@ -206,7 +200,7 @@ class BareNode(ProgramNode):
         devices = [f"--vdev={self.ports_by}{index},iface={device}" for index, device in enumerate(names)]
         lcores = f"--lcores=0@{other},1@{worker}"
         program = self.start_program("dpdk-testpmd", self.PROGRAM, lcores, "--main-lcore=0", "--no-huge", "-m", MEMORY_MB, "--no-pci", "--no-telemetry",
-                                     f"--file-prefix=vxcompare{os.getpid()}", *devices, "--", "--forward-mode=io", "--auto-start", "--nb-cores=1",
+                                     f"--file-prefix={self.prefix}", *devices, "--", "--forward-mode=io", "--auto-start", "--nb-cores=1",
                                      "--total-num-mbufs=32768")
 
         def ready():
@@ -215,11 +209,6 @@ class BareNode(ProgramNode):
                 return "io packet forwarding" in log.read()
         eventually(ready, SECONDS_TO_START, lambda: f"testpmd does not forward: {' | '.join(program.tail())}", 0.05)
         time.sleep(0.2)
-
-    def close(self):
-        super().close()
-        for path in glob.glob(f"/var/run/dpdk/vxcompare{os.getpid()}"):
-            run("rm", "-rf", path, check=False)
 
     def wait_ready(self):
         pass
@@ -236,6 +225,3 @@ def make_any(kind, *arguments, **options):
             options.pop(key, None)
         return (OvsNode if name == "ovs" else BareNode)(*arguments, **options, **({"ports_by": driver} if driver else {}))
     return make_node(kind, *arguments, **options)
-
-
-__all__ = ["BareNode", "OvsNode", "make_any", "OVERLAY_MTU"]

@@ -56,6 +56,10 @@ def digits(value):
     return f"{value:.3f}"
 
 
+def count(macs):
+    return "1 MAC" if macs == 1 else f"{macs:,} MACs"
+
+
 def spread(figure, show=digits):
     """`median (min..max)`."""
     if figure is None:

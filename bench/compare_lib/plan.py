@@ -10,8 +10,8 @@ from compare_lib.bed import CONTENDERS
 BUDGET_SECONDS, QUICK_SECONDS = 600, 55
 ROUNDS, FULL_ROUNDS, QUICK_ROUNDS = 3, 3, 1
 TRIAL_SECONDS = 0.5  # counted time of a trial of packets
-OVERHEAD_SECONDS = 0.5  # starting the generator, warm-up, waiting for the last frame
-SETUP_SECONDS = {"bed": 2.5, "network": 5.0, "memory": 28.0, "report": 3.0}
+OVERHEAD_SECONDS = 0.55  # starting the generator, warm-up, waiting for the last frame
+SETUP_SECONDS = {"bed": 1.5, "network": 3.0, "memory": 16.0, "report": 3.0}
 
 SIZES, MACS = (64, 512, 1332), (1, 1000, 100000)
 WAYS = ("encap", "decap")
@@ -53,19 +53,19 @@ def load_cells(full):
     """What needs the rates first: zero loss, cost, latency under load."""
     on, cells = keys("main", *(["wide", "full"] if full else [])), []
     for way in WAYS if full else ("encap",):
-        cells.append(Cell("zeroloss", f"{way}/64/1000", f"zero loss, {way}, 64 B, 1k MACs", on, 5.0, None if full else 2, way=way, size=64, macs=1000))
+        cells.append(Cell("zeroloss", f"{way}/64/1000", f"zero loss, {way}, 64 B, 1k MACs", on, 3.8, None if full else 2, way=way, size=64, macs=1000))
     for way in WAYS:
         cells.append(Cell("cost", f"{way}/64/1000", f"CPU cost, {way}, 64 B, 1k MACs", on, 1.65, way=way, size=64, macs=1000))
-    cells.append(Cell("latency", "idle", "one-way latency, 1,000 frames/s", on, 1.1, load="idle"))
-    cells.append(Cell("latency", "half", "one-way latency at half the zero-loss rate", on, 1.1, load="half"))
+    cells.append(Cell("latency", "idle", "one-way latency, 1,000 frames/s", on, 0.95, load="idle"))
+    cells.append(Cell("latency", "half", "one-way latency at half the zero-loss rate", on, 0.95, load="half"))
     return cells
 
 
 def table_cells():
     forwarding = [key for key in keys("main") if key != "bare"]
     return [
-        Cell("learn", "new", "new source MACs, known flows beside them", forwarding, 2.6),
-        Cell("move", "mac", "a MAC moves from the far VTEP to the guest's port", forwarding, 0.5),
+        Cell("learn", "new", "new source MACs, known flows beside them", forwarding, 4.2),
+        Cell("move", "mac", "a MAC moves from the far VTEP to the guest's port", forwarding, 0.4),
         Cell("idle", "share", "CPU share without traffic, of one CPU", keys("main", "idle"), 1.1, 2),
         Cell("idle", "first", "latency of a frame after 50 ms of silence", keys("main", "idle"), 1.6, 2),
     ]
@@ -82,7 +82,7 @@ def tcp_cells(full):
         for way in ("send", "receive"):
             key = f"{way}/{streams}/ipv{family}/{'on' if offloads else 'off'}"
             # Kernel to kernel is the same both ways.
-            cells.append(Cell("tcp", key, f"{title}: {'sending' if way == 'send' else 'receiving'}", on if way == "send" else on[1:], TCP_SECONDS + 0.75,
+            cells.append(Cell("tcp", key, f"{title}: {'sending' if way == 'send' else 'receiving'}", on if way == "send" else on[1:], TCP_SECONDS + 0.2,
                               way=way, family=family, offloads=offloads, streams=streams))
     cells.append(Cell("ping", "row", "round-trip time of lone pings in a row", off, 0.6, 2))
     return cells

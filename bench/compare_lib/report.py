@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.json as Markdown. Pure: the same JSON gives the same text."""
 
+import statistics
+
 from compare_lib import figures, targets
 from compare_lib.figures import digits, si, spread
 
@@ -19,7 +21,12 @@ def head(report):
     return (f"# vxplane, the Linux kernel and OVS-DPDK on one machine\n\n`sudo bench/compare`, {machine['date']}: {machine['cpu']}"
             f"{' (virtual machine)' if machine['virtual'] else ''}, {machine['cpus']} CPUs, Linux {machine['kernel']}; {versions}; "
             f"{kind}medians of {plan['rounds']} interleaved trials, in brackets the least and the greatest. TSC {report['tsc_hz'] / 1e9:.2f} GHz, "
-            f"load before {machine['load']:.1f}.")
+            f"load before {machine['load']:.1f}; beside the trials others used {others(report):.0%} of a CPU (median).")
+
+
+def others(report):
+    found = [row["figures"]["others"]["median"] for rows in report["results"].values() for row in rows.values() if "others" in row["figures"]]
+    return statistics.median(found) if found else 0.0
 
 
 def table(header, rows):
@@ -82,7 +89,7 @@ def section(title, text, *grids):
 def tables(report):
     found = []
     for way, words in (("encap", "guest to wire"), ("decap", "wire to guest"), ("both", "both at once, summed")):
-        cells = [{**cell, "title": f"{cell['size']} B, {cell['macs']:,} MACs"} for cell in in_group(report, "rate", way=way)]
+        cells = [{**cell, "title": f"{cell['size']} B, {figures.count(cell['macs'])}"} for cell in in_group(report, "rate", way=way)]
         found.append(section(f"Packets a second, {way}", f"{words}, saturated, thousands that arrived", grid(report, cells, "pps", KILO, unit="kpps")))
     found.append(section("Zero loss", "RFC 2544: the highest rate of which no frame is lost, thousands a second", grid(report, in_group(report, "zeroloss"), "pps", KILO, unit="kpps")))
     found.append(section("CPU cost", "cycles of all CPUs a frame, interrupts and softirq included wherever they run, at 80 % of the contender's own saturated rate; not the generator, nor the veth end and sink where frames arrive, measured alone",
@@ -128,7 +135,7 @@ CAVEATS = """## What these figures do not mean
 
 - They compare on one machine, in one run. Ratios carry over to another machine better than rates do; neither says what a NIC of 100 Gbit/s would show.
 - The wire is a veth: AF_XDP copies on it, and the softirq that receives a frame runs where it was sent. Half of what a frame costs here is this wire; `bare` is that half.
-- The generator has one CPU, the contender's worker the other. The kernel's forwarding is steered to the worker's CPU (RPS), so that it has the same two CPUs as the others.
+- The generator has one CPU, the contender's worker the other. The kernel's forwarding is steered to the worker's CPU (RPS), so that it has the same two CPUs as the others; left on the sender's it carries as much.
 - Frames are counted where they arrive. Sizes are those of the guest's frame without FCS; encap's wire carries 50 bytes more. `bare` carries them as they are.
 - vxplane, kernel and OVS put a UDP checksum on what they send (the kernel's default); the generator's own VXLAN has none, so decap has none to verify.
 - OVS and testpmd poll: their cost at less than saturation is that of a whole core, shared by fewer frames. OVS takes DPDK's AF_XDP ports with bytes only: its guests have offloads off.

@@ -18,7 +18,7 @@ from compare_lib.streams import Network
 from lab import binary
 from transfer import address_of
 
-MOST_OTHERS, MOST_TRIES, SPARE_SHARE = 0.1, 3, 0.12  # of a CPU; trials; of the budget
+MOST_OTHERS, MOST_TRIES, SPARE_SHARE = 0.1, 3, 0.1  # of a CPU; trials; of the budget
 ALONE_RATES = (50000, 200000, 500000, 1000000)
 ALONE_SIZES = (64,)
 ANNOUNCED_SECONDS = 120  # well below the 300 s after which MACs are forgotten
@@ -81,8 +81,9 @@ class Session:
         try:
             made[key] = make()
         except (Failed, OSError, subprocess.SubprocessError) as reason:
-            self.refused[f"{'tcp ' if made is self.networks else ''}{key}"] = str(reason)
-            say(f"{key}: not run: {reason}")
+            name = f"tcp {key}" if made is self.networks else key
+            self.refused[name] = str(reason)
+            say(f"{name}: not run: {reason}")
             return
         stack.callback(made[key].close)
 

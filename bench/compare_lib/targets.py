@@ -35,7 +35,7 @@ class Row:
 
 
 def show(value):
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) < 10 else figures.digits(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def rows(report):
@@ -45,7 +45,7 @@ def rows(report):
 
 def memory_rows(report):
     memory = report.get("memory") or {}
-    return [Row("in memory", f"{way}, {size} B, {macs:,} MACs", memory.get(f"{way}/{size}/{macs}"), most=goal, unit=" cycles above I/O") for way, size, macs, goal in MEMORY]
+    return [Row("in memory", f"{way}, {size} B, {figures.count(macs)}", memory.get(f"{way}/{size}/{macs}"), most=goal, unit=" cycles above I/O") for way, size, macs, goal in MEMORY]
 
 
 def best(results, cell, key, reference=None, only=None):

@@ -2,6 +2,7 @@
 """Runs vxplane-traffic on a bed and makes figures of what it prints."""
 
 import json
+import os
 import subprocess
 import time
 
@@ -92,10 +93,10 @@ def forwarding_share(traffic, start, seconds):
 
 
 def process_seconds(pids):
-    """CPU seconds of processes so far, their threads included."""
+    """CPU seconds of processes so far, their threads included; to the nanosecond: clock ticks are half of what is looked for."""
     total = 0
     for pid in pids:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                total += int(file.read().split()[0])
+    return total / 1e9

@@ -1,0 +1,94 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""bench/compare as its user meets it: a quick run, a contender that does not start, Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+
+from cases import Suite, check
+from lab import REPOSITORY, build_directory, run
+
+COMPARE = os.path.join(REPOSITORY, "bench", "compare")
+ENVIRONMENT = {**os.environ, "VXPLANE_BUILD": build_directory(), "PYTHONDONTWRITEBYTECODE": "1"}
+QUICK_SECONDS = 60
+
+
+def remains(pid):
+    """Namespaces, run directories and DPDK's files of a run that has ended, and processes in its namespaces."""
+    names = [name for name in os.listdir("/run/netns") if name.startswith(f"vxt{pid}-")] if os.path.isdir("/run/netns") else []
+    folders = [name for place in ("/run/vxplane-test", "/var/run/dpdk") if os.path.isdir(place) for name in os.listdir(place) if re.match(rf"(vxcompare)?{pid}-", name)]
+    processes = run("pgrep", "-f", f"vxt{pid}-|vxplane-test/{pid}-", check=False).stdout.split()
+    return names + folders + processes
+
+
+def compare(folder, *words):
+    """The run to its end: (CompletedProcess, its pid)."""
+    process = subprocess.Popen([COMPARE, "--no-install", "--out", folder, *words], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    out, error = process.communicate(timeout=85)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error), process.pid
+
+
+def quick():
+    """--quick measures kernel and vxplane in less than a minute and writes tables, figures and plots"""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        done, pid = compare(folder, "--quick")
+        took = time.monotonic() - began
+        check(done.returncode == 0, done.stderr)
+        check(took < QUICK_SECONDS, f"it took {took:.0f} s")
+        with open(os.path.join(folder, "report.json")) as file:
+            report = json.load(file)
+        for cell, rows in report["results"].items():
+            for key, row in rows.items():
+                check("not_run" not in row, f"{cell}: {key}: {row.get('not_run')}")
+        for way in ("encap", "decap"):
+            for key in ("kernel", "vx-netdev"):
+                rate = report["results"][f"rate/{way}/64/1000"][key]["figures"]["pps"]["median"]
+                check(rate > 1000, f"{key} {way}: {rate} frames/s")
+        learned = report["results"]["learn/new"]["vx-netdev"]["figures"]["share"]["median"]
+        check(learned > 0.5, f"{learned:.0%} of the new MACs were learned")
+        with open(os.path.join(folder, "report.md")) as file:
+            check("| kernel: vxlan + bridge (`kernel`) |" in file.read(), "no table with the kernel")
+        check(os.path.exists(os.path.join(folder, "encap-size.svg")), f"plots: {os.listdir(folder)}")
+    check(not remains(pid), f"left: {remains(pid)}")
+
+
+def refused():
+    """a contender whose program is missing is a line of the report, not the end of the run"""
+    script = ("import sys; sys.argv = ['compare', '--no-install', '--out', sys.argv[1], '--only', 'idle/share']; sys.path.insert(0, %r)\n"
+              "from compare_lib import contenders\ncontenders.VSWITCHD = contenders.BareNode.PROGRAM = '/nonexistent'\n"
+              "import importlib.util, importlib.machinery\nloader = importlib.machinery.SourceFileLoader('compare', %r)\n"
+              "module = importlib.util.module_from_spec(importlib.util.spec_from_loader('compare', loader)); loader.exec_module(module)\nsys.exit(module.main())\n"
+              % (os.path.dirname(COMPARE), COMPARE))
+    with tempfile.TemporaryDirectory() as folder:
+        done = run("/usr/bin/python3", "-c", script, folder, env=ENVIRONMENT, seconds=85, check=False)
+        check(done.returncode == 0, done.stderr)
+        with open(os.path.join(folder, "report.md")) as file:
+            text = file.read()
+        for key, package in (("ovs", "openvswitch-switch-dpdk"), ("bare", "dpdk")):
+            check(re.search(rf"- `{key}`: no /nonexistent: package {package} is not installed", text), text)
+        check("| vxplane af_xdp, guest netdev (`vx-netdev`) |" in text, "vxplane was not measured")
+
+
+def interrupted():
+    """Ctrl-C, early or late, leaves nothing but a report"""
+    for seconds in (1.0, 6.0):
+        with tempfile.TemporaryDirectory() as folder:
+            process = subprocess.Popen([COMPARE, "--no-install", "--out", folder, "--quick"], env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, start_new_session=True)
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)
+            code = process.wait(40)
+            check(code in (130, -2), f"exit code {code}")
+            check(not remains(process.pid), f"after {seconds} s left: {remains(process.pid)}")
+
+
+if __name__ == "__main__":
+    suite = Suite("compare")
+    suite.group("compare", None, [quick, refused, interrupted])
+    suite.main()

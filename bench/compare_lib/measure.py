@@ -109,7 +109,7 @@ def learn(session, bed, cell):
     finally:
         beside.stop()
         session.flush(bed)
-    return {"learned": learned, "sent": new["sent"], "share": learned / max(new["sent"], 1), "per_second": learned / max(sent_for + tail, 1e-3),
+    return {"learned": learned, "sent": new["sent"], "offered": new["pps_sent"], "share": learned / max(new["sent"], 1), "per_second": learned / max(sent_for + tail, 1e-3),
             "known_kept": (1 - kept["loss"]) / max(1 - alone["loss"], 1e-6), "wall": time.monotonic() - began}
 
 

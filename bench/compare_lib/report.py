@@ -104,8 +104,8 @@ def tables(report):
                              grid(report, cells, "gbit", prefix="tcp ", unit="Gbit/s"), grid(report, cells, "cpu_per_gb", prefix="tcp ", unit="CPU s/GB")))
     learning = in_group(report, "learn")
     named = [{**cell, "title": title} for cell in learning for title in ["rate"]]
-    found.append(section("Learning", "new source MACs a second from one frame each until the FDB has them; the share of those sent that it has; what known flows the other way keep of their rate",
-                         grid(report, named, "per_second", unit="MACs/s", show=si), grid(report, named, "share", unit="share learned"), grid(report, named, "known_kept", unit="kept")))
+    found.append(section("Learning", "new source MACs a second from one frame each until the FDB has them, and how many the generator could offer (one CPU, the known flows beside them); the share of those sent that it has; what known flows the other way keep of their rate",
+                         grid(report, named, "per_second", unit="MACs/s", show=si), grid(report, named, "offered", unit="offered/s", show=si), grid(report, named, "share", unit="share learned"), grid(report, named, "known_kept", unit="kept")))
     found.append(section("A MAC moves", "ms until frames for it arrive at its new place", grid(report, in_group(report, "move"), "ms", unit="ms")))
     idle = in_group(report, "idle")
     found.append(section("Idle", "CPU of the contender's processes without traffic (1 is a whole core; the kernel has none), and how late a frame is after 50 ms of silence",
@@ -134,8 +134,8 @@ def not_run(report):
 CAVEATS = """## What these figures do not mean
 
 - They compare on one machine, in one run. Ratios carry over to another machine better than rates do; neither says what a NIC of 100 Gbit/s would show.
-- The wire is a veth: AF_XDP copies on it, and the softirq that receives a frame runs where it was sent. Half of what a frame costs here is this wire; `bare` is that half.
-- The generator has one CPU, the contender's worker the other. The kernel's forwarding is steered to the worker's CPU (RPS), so that it has the same two CPUs as the others; left on the sender's it carries as much.
+- The wire is a veth: AF_XDP copies on it, and the softirq that receives a frame runs where it was sent. Most of what a frame costs here is this wire; `bare` is that part.
+- The generator has one CPU, the contender's worker the other. The kernel's forwarding is steered to the worker's CPU (RPS), so that it has the same two CPUs as the others; left on the sender's it carried no more when tried (`kernel-1cpu`, with --full).
 - Frames are counted where they arrive. Sizes are those of the guest's frame without FCS; encap's wire carries 50 bytes more. `bare` carries them as they are.
 - vxplane, kernel and OVS put a UDP checksum on what they send (the kernel's default); the generator's own VXLAN has none, so decap has none to verify.
 - OVS and testpmd poll: their cost at less than saturation is that of a whole core, shared by fewer frames. OVS takes DPDK's AF_XDP ports with bytes only: its guests have offloads off.

@@ -6,7 +6,7 @@ import subprocess
 from compare_lib.report import figure_of, in_group, titles_of
 
 COLOURS = ("#555555", "#d62728", "#ff9f1c", "#1f77b4", "#2ca02c", "#9467bd", "#17becf", "#8c564b", "#e377c2", "#bcbd22")
-HEAD = 'set terminal svg size 820,420 dynamic enhanced font "sans-serif,12" background "#ffffff"\nset output\nset grid ytics lc rgb "#dddddd"\nset key outside right top\nset border 3\nset tics nomirror\n'
+HEAD = 'set terminal svg size 820,480 dynamic enhanced font "sans-serif,12" background "#ffffff"\nset output\nset grid ytics lc rgb "#dddddd"\nset key outside center top horizontal maxcols 2\nset border 3\nset tics nomirror\n'
 
 
 def draw(script):
@@ -19,14 +19,15 @@ def draw(script):
 
 
 def quoted(text):
-    return '"' + text.replace("\\", "").replace('"', "").replace("_", r"\\_").replace("{", "").replace("}", "") + '"'
+    """As gnuplot wants it: its own escapes and its markup are not ours."""
+    return '"' + text.replace("\\", "").replace('"', "").replace("_", r"\\_").replace("{", "").replace("}", "").replace("\n", "\\n") + '"'
 
 
 def lines_plot(title, x_label, series, is_log):
     """`series`: [(name, [(x, median, min, max)])], in kpps."""
     script = HEAD + f"set title {quoted(title)}\nset xlabel {quoted(x_label)}\nset ylabel \"kpps\"\nset yrange [0:*]\n"
     if is_log:
-        script += "set logscale x 10\nset xrange [0.7:150000]\n"
+        script += "set logscale x 10\nset xrange [0.7:150000]\nset format x \"%.0s %c\"\n"
     series = [(name, points) for name, points in series if points]
     if not series:
         return None
@@ -42,7 +43,7 @@ def bars_plot(title, y_label, groups, series):
     if not series:
         return None
     script = HEAD + (f"set title {quoted(title)}\nset ylabel {quoted(y_label)}\nset yrange [0:*]\nset style data histogram\nset style histogram errorbars gap 1.5 lw 1\n"
-                     "set style fill solid 0.85\nset xtics rotate by -12 font \",10\"\n")
+                     "set style fill solid 0.85\nset xtics font \",10\"\n")
     for index, (_, values) in enumerate(series):
         lines = [f"{quoted(group)} {value[0]} {value[1]} {value[2]}" if value else f"{quoted(group)} NaN NaN NaN" for group, value in zip(groups, values)]
         script += f"$d{index} << EOD\n" + "\n".join(lines) + "\nEOD\n"
@@ -72,8 +73,15 @@ def scripts(report):
     return [row for row in found if row[2]]
 
 
+def label(cell):
+    """A cell below its bars: in short, in two lines."""
+    if cell["group"] != "tcp":
+        return cell["title"].split(", 64 B")[0]
+    return f"{'sending' if cell['way'] == 'send' else 'receiving'}, {cell['streams']}\n{'super-frames' if cell['offloads'] else 'offloads off'}"
+
+
 def bars(report, title, y_label, cells, key, prefix=""):
     def values(contender):
         row = [figure_of(report, cell["key"], contender, key) for cell in cells]
         return [(figure["median"], figure["min"], figure["max"]) if figure else None for figure in row]
-    return bars_plot(title, y_label, [cell["title"].split(", 64 B")[0] for cell in cells], [(name, values(contender)) for contender, name in titles_of(report, cells, prefix)])
+    return bars_plot(title, y_label, [label(cell) for cell in cells], [(name, values(contender)) for contender, name in titles_of(report, cells, prefix)])

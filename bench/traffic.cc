@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "bench/traffic_options.h"
 #include "bench/traffic_run.h"
@@ -31,7 +32,8 @@ Json latency_of(const SinkTotals& totals) {
           {"p90", microseconds(percentile(totals, 0.9))},
           {"p99", microseconds(percentile(totals, 0.99))},
           {"p99.9", microseconds(percentile(totals, 0.999))},
-          {"max", microseconds(totals.max_latency_ns)}};
+          {"max", microseconds(totals.max_latency_ns)},
+          {"samples", std::accumulate(totals.latency.begin(), totals.latency.end(), std::uint64_t{0})}};
 }
 
 void put_report(Json& out, const Report& report) {

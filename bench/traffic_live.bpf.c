@@ -62,14 +62,20 @@ SEC("xdp")
 int vxt_send(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end, *data = (void *)(long)ctx->data;
-	__u64 now = bpf_ktime_get_ns();
 	__u32 zero = 0, *flow;
 	struct vxt_stamp *stamp;
 	struct vxt_pace *pace;
 	struct vxt_out *out;
+	__u64 now;
 
 	pace = bpf_map_lookup_elem(&vxt_pace, &zero);
-	if (!pace || !is_due(pace, now))
+	if (!pace)
+		return XDP_DROP;
+	/* At full speed the clock is a tenth of what a frame costs. */
+	if (pace->interval || !pace->start_ns || !(pace->position & 7))
+		pace->now_ns = bpf_ktime_get_ns();
+	now = pace->now_ns;
+	if (!is_due(pace, now))
 		return XDP_DROP;
 	flow = bpf_map_lookup_elem(&vxt_order, &pace->position);
 	if (!flow)

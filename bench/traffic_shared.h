@@ -41,7 +41,7 @@ struct vxt_flow {
 struct vxt_cpu {
 	__u64 frames;      /* of the run, duplicates too */
 	__u64 stale;       /* of another run: dropped, not counted elsewhere */
-	__u64 first_ns, last_ns; /* arrival of the run's first and last frame here; 0: none */
+	__u64 first_ns, last_ns; /* arrival of the run's first and last timed frame here; 0: none */
 	__u64 max_latency_ns;
 	__u64 latency[VXT_BUCKETS];
 };
@@ -62,6 +62,7 @@ struct vxt_out {
 struct vxt_pace {
 	__u64 start_ns;    /* 0: with the first page */
 	__u64 duration_ns;
+	__u64 now_ns;      /* the clock as last read */
 	__u64 interval;    /* between frames; 0: as many as can be */
 	__u64 due;         /* of the next frame */
 	__u64 most_debt;   /* what is later is skipped */

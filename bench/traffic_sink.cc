@@ -24,14 +24,14 @@ std::runtime_error failure(const std::string& what, int error) {
 struct Constants {  // as traffic_sink.bpf.c declares them
   std::uint32_t outer, vni;
   std::uint16_t port, padding;
-  std::uint32_t locked;
+  std::uint32_t timed;
 };
 
 }  // namespace
 
-SinkProgram::SinkProgram(const SinkSettings& settings, bool locked)
+SinkProgram::SinkProgram(const SinkSettings& settings)
     : flow_count_(settings.flows),
-      object_(VXT_SINK_OBJECT, Constants{settings.is_outer ? 1u : 0u, settings.vni, settings.port, 0, locked ? 1u : 0u},
+      object_(VXT_SINK_OBJECT, Constants{settings.is_outer ? 1u : 0u, settings.vni, settings.port, 0, settings.timed_mask},
               {{"vxt_flows", settings.flows}}),
       fd_(object_.program(VXT_SINK_PROGRAM)), flows_fd_(object_.map("vxt_flows")), cpu_fd_(object_.map("vxt_cpu")),
       run_fd_(object_.map("vxt_run")) {}
@@ -83,7 +83,7 @@ Sink::Sink(const std::string& device, const SinkSettings& settings) {
   const auto index = static_cast<int>(::if_nametoindex(device.c_str()));
   for (const std::uint32_t mode : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE}) {
     is_native_ = mode == XDP_FLAGS_DRV_MODE;
-    program_ = std::make_unique<SinkProgram>(settings, true);
+    program_ = std::make_unique<SinkProgram>(settings);
     LIBBPF_OPTS(bpf_link_create_opts, options, .flags = mode);
     link_ = ::bpf_link_create(program_->fd(), index, BPF_XDP, &options);
     if (link_ >= 0) return;

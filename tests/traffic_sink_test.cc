@@ -8,6 +8,7 @@
 #include <linux/bpf.h>
 #include <unistd.h>
 
+#include <numeric>
 #include <random>
 #include <set>
 
@@ -25,13 +26,13 @@ constexpr std::uint32_t kWindow = VXT_WINDOW_WORDS * 64;
 const Outer kOuter{1000, IpAddress::v4(172, 18, 1, 2), IpAddress::v4(172, 18, 1, 1), MacAddress::from_u48(0x020000000002),
                    MacAddress::from_u48(0x020000000001), 4789};
 
-class TrafficSink : public testing::TestWithParam<bool> {
+class TrafficSink : public testing::Test {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root for bpf(2)";
   }
-  void load(std::uint32_t flows, bool is_outer = false) {
-    sink_ = std::make_unique<SinkProgram>(SinkSettings{flows, is_outer, kOuter.vni, kOuter.port}, GetParam());
+  void load(std::uint32_t flows, bool is_outer = false, std::uint32_t timed_mask = 0) {
+    sink_ = std::make_unique<SinkProgram>(SinkSettings{flows, is_outer, kOuter.vni, kOuter.port, timed_mask});
     sink_->begin(1);
   }
   std::uint32_t run(const Bytes& frame) {
@@ -58,9 +59,8 @@ class TrafficSink : public testing::TestWithParam<bool> {
 
   std::unique_ptr<SinkProgram> sink_;
 };
-INSTANTIATE_TEST_SUITE_P(Locked, TrafficSink, testing::Bool());
 
-TEST_P(TrafficSink, InOrderNothingIsWrong) {
+TEST_F(TrafficSink, InOrderNothingIsWrong) {
   load(4);
   for (std::uint32_t i = 0; i < 1000; ++i)
     for (const std::uint32_t flow : {0, 3}) EXPECT_EQ(run(frame(flow, i)), XDP_DROP);
@@ -70,7 +70,7 @@ TEST_P(TrafficSink, InOrderNothingIsWrong) {
   EXPECT_EQ(sink_->totals().frames, 2000u);
 }
 
-TEST_P(TrafficSink, CountsWhatWasInjected) {
+TEST_F(TrafficSink, CountsWhatWasInjected) {
   load(1);
   for (const std::uint32_t n : {0, 1, 2, 5, 3, 5, 4, 4, 9, 6}) (void)run(frame(0, n));  // 3, 4, 6 late; 5, 4 twice; 7, 8 lost
   expect(0, 8, 2, 3, 0);
@@ -82,7 +82,7 @@ TEST_P(TrafficSink, CountsWhatWasInjected) {
   EXPECT_EQ(report.flows_lossy, 1u);
 }
 
-TEST_P(TrafficSink, BeyondTheWindowItDoesNotGuess) {
+TEST_F(TrafficSink, BeyondTheWindowItDoesNotGuess) {
   load(1);
   (void)run(frame(0, 0));
   (void)run(frame(0, 10 * kWindow));
@@ -92,7 +92,7 @@ TEST_P(TrafficSink, BeyondTheWindowItDoesNotGuess) {
   expect(0, 3, 0, 1, 2);
 }
 
-TEST_P(TrafficSink, AgreesWithAModelThatForgetsNothing) {
+TEST_F(TrafficSink, AgreesWithAModelThatForgetsNothing) {
   std::mt19937 random(1);
   load(1);
   std::set<std::uint32_t> seen;
@@ -120,7 +120,7 @@ TEST_P(TrafficSink, AgreesWithAModelThatForgetsNothing) {
   EXPECT_GT(std::min({received, duplicated, reordered, unknown}), 100u);
 }
 
-TEST_P(TrafficSink, AnotherRunIsNotCountedAndANewOneBeginsAtZero) {
+TEST_F(TrafficSink, AnotherRunIsNotCountedAndANewOneBeginsAtZero) {
   load(2);
   (void)run(frame(0, 0));
   (void)run(frame(0, 1));
@@ -136,7 +136,7 @@ TEST_P(TrafficSink, AnotherRunIsNotCountedAndANewOneBeginsAtZero) {
   EXPECT_EQ(sink_->totals().stale, 1u);
 }
 
-TEST_P(TrafficSink, FindsTheStampBehindATagAndInVxlan) {
+TEST_F(TrafficSink, FindsTheStampBehindATagAndInVxlan) {
   FrameShape tagged;
   tagged.size = 64;
   tagged.vlan = 100;
@@ -158,7 +158,7 @@ TEST_P(TrafficSink, FindsTheStampBehindATagAndInVxlan) {
   }
 }
 
-TEST_P(TrafficSink, WhatIsNotOursPasses) {
+TEST_F(TrafficSink, WhatIsNotOursPasses) {
   for (const bool is_outer : {false, true}) {
     load(1, is_outer);
     FrameShape shape;
@@ -172,7 +172,7 @@ TEST_P(TrafficSink, WhatIsNotOursPasses) {
   }
 }
 
-TEST_P(TrafficSink, LatencyIsMeasured) {
+TEST_F(TrafficSink, LatencyIsMeasured) {
   load(1);
   for (std::uint32_t i = 0; i < 100; ++i) (void)run(frame(0, i, 1, monotonic_ns() - (i < 95 ? 1'000'000 : 50'000'000)));
   const SinkTotals totals = sink_->totals();
@@ -180,6 +180,14 @@ TEST_P(TrafficSink, LatencyIsMeasured) {
   EXPECT_NEAR(static_cast<double>(percentile(totals, 0.99)), 50e6, 5e6);
   EXPECT_GE(totals.max_latency_ns, 50'000'000u);
   EXPECT_GE(totals.last_ns, totals.first_ns);
+}
+
+TEST_F(TrafficSink, OneFrameInEightIsTimedWhenToldSo) {
+  load(1, false, 7);
+  for (std::uint32_t i = 0; i < 100; ++i) (void)run(frame(0, i));
+  const SinkTotals totals = sink_->totals();
+  EXPECT_EQ(totals.frames, 100u);
+  EXPECT_EQ(std::accumulate(totals.latency.begin(), totals.latency.end(), std::uint64_t{0}), 13u);
 }
 
 TEST(TrafficLatency, BucketsAreThreePercentWide) {

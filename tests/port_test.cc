@@ -443,6 +443,9 @@ TEST_F(NetdevTest, AClsactFilterReplacesALeftoverAndLeavesTheQdiscThatItFound) {
   EXPECT_EQ(sh("tc filter show dev vxa ingress"), "");
   EXPECT_THAT(sh("tc qdisc show dev vxa clsact"), HasSubstr("clsact")) << "it may be an operator's";
   leftover.reset();
+  EXPECT_THAT(sh("tc qdisc show dev vxa clsact"), HasSubstr("clsact")) << "its filter is gone: whose qdisc this is is not known";
+  sh("tc qdisc del dev vxa clsact");
+  attach().reset();
   EXPECT_EQ(sh("tc qdisc show dev vxa clsact"), "") << "made by this one";
   sh("tc qdisc add dev vxa clsact");
   attach().reset();

@@ -6,7 +6,7 @@
 namespace vx::traffic {
 namespace {
 
-constexpr double kLeastPps = 100;
+constexpr double kLeastFrames = 200;  // of a trial: of fewer, none lost says little
 constexpr double kStepDown = 0.03;  // after a confirmation that failed
 
 class Search {
@@ -37,7 +37,9 @@ class Search {
     double high = last().pps, low = 0;
     // What came through under overload is a good first guess, as long as it is one at all.
     double next = std::clamp(last().pps_received, high * 0.1, high * 0.95);
-    while (result_.trials.size() < settings_.most_trials && high - low > settings_.resolution * high && high > kLeastPps) {
+    const double least = kLeastFrames / settings_.seconds;
+    while (result_.trials.size() < settings_.most_trials && high - low > settings_.resolution * high && high > least) {
+      next = std::max(next, least);
       const bool passed = passes(next, settings_.seconds);
       if (is_over_) return;
       if (passed) {

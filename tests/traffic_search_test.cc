@@ -80,6 +80,17 @@ TEST(TrafficSearch, ToleratesTheLossItIsTold) {
   EXPECT_LE(result.pps, 1.02e6);  // 1 % of loss is also 1 % above the capacity
 }
 
+TEST(TrafficSearch, AFewFramesThatCameThroughProveNothing) {
+  // One frame in 50 is lost, at any rate: of fewer none.
+  const SearchResult result = search({}, [](double asked, double seconds) {
+    const double pps = asked == 0 ? 1e6 : asked;
+    const auto sent = static_cast<std::uint64_t>(pps * seconds);
+    return SearchTrial{asked, pps, pps * 0.98, sent, sent / 50, false};
+  });
+  EXPECT_EQ(result.pps, 0);
+  EXPECT_LE(result.trials.size(), 16u);
+}
+
 TEST(TrafficSearch, EndsWhenATrialIsInterrupted) {
   unsigned runs = 0;
   const SearchResult result = search({}, [&](double pps, double) {

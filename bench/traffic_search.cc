@@ -43,9 +43,8 @@ class Search {
       const bool passed = passes(next, settings_.seconds);
       if (is_over_) return;
       if (passed) {
-        // A sender that fell behind proves what it sent, no more.
+        // A sender that was kept from sending proves what it sent, no more and no less.
         low = std::max(low, std::min(next, last().pps));
-        if (last().is_late) high = std::min(high, next);
       } else {
         high = next;
       }

@@ -91,6 +91,17 @@ TEST(TrafficSearch, AFewFramesThatCameThroughProveNothing) {
   EXPECT_LE(result.trials.size(), 16u);
 }
 
+TEST(TrafficSearch, ASenderThatIsHeldUpProvesWhatItSent) {
+  unsigned runs = 0;
+  const SearchResult result = search({}, [&](double asked, double seconds) {
+    const double pps = asked == 0 ? 2e6 : asked * (++runs % 3 == 0 ? 0.9 : 1), out = std::min(pps, 1.5e6);
+    return SearchTrial{asked, pps, out * 0.5, static_cast<std::uint64_t>(pps * seconds), static_cast<std::uint64_t>((pps - out) * seconds), pps < asked};
+  });
+  EXPECT_TRUE(result.is_confirmed);
+  EXPECT_LE(result.pps, 1.5e6);
+  EXPECT_GE(result.pps, 1.45e6);
+}
+
 TEST(TrafficSearch, EndsWhenATrialIsInterrupted) {
   unsigned runs = 0;
   const SearchResult result = search({}, [&](double pps, double) {

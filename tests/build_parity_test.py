@@ -16,7 +16,7 @@ import unittest
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 PREFIX = "/opt/vxplane"
 # Flags that say what the code means or what is warned about; the rest (-I order, -o, dependency files) may differ.
-COMPARED = re.compile(r"-(W|D|std=|f|O|g|march|include)")
+COMPARED = re.compile(r"-(W|D|std=|f|O|g|march|mtune|include)")
 # What Meson adds by itself, with no effect here: colours, 64-bit file offsets (always so on 64-bit), precompiled headers;
 # and Boost's macros for linkers of other systems, where the two differ.
 IGNORED = re.compile(r"-fdiagnostics-color|-D_FILE_OFFSET_BITS|-Winvalid-pch|-D_GLIBCXX_ASSERTIONS|-DBOOST_")

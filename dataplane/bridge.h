@@ -42,9 +42,8 @@ enum class SourceVerdict : std::uint8_t {
   if ((packet.destination_key & kGroupBit) != 0) return DropReason::kNone;
   const Fdb::Hit hit = fdb.find(packet.destination_key);
   if (!hit || hit.value.has(FdbValue::kMoved)) [[unlikely]] return DropReason::kNone;
-  packet.flood = false;
+  packet.set_egress(hit.value.location());
   if (hit.value.has(FdbValue::kBlackhole)) [[unlikely]] return DropReason::kFdbBlackhole;
-  packet.egress = hit.value.location();
   // What came out of the tunnel never returns to it, to whichever VTEP.
   const bool back_to_tunnel = packet.egress.is_vtep() && is_from_tunnel(packet);
   if (packet.egress == packet.source || back_to_tunnel) [[unlikely]] return DropReason::kEgressSamePort;
@@ -77,8 +76,7 @@ class BridgeShortcut {
   [[nodiscard]] bool is_usual_egress(Packet& packet, const Fdb& fdb) const noexcept {
     constexpr std::uint64_t kMask = Fdb::kLiveMask | std::uint64_t{0xffff} << 48;
     if (((fdb.peek(packet.destination_key) ^ egress_bits_) & kMask) != 0) return false;
-    packet.egress = egress_;
-    packet.flood = false;
+    packet.set_egress(egress_);
     return true;
   }
   // After find_egress() has found `egress`.

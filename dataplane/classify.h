@@ -38,8 +38,8 @@ namespace vx {
   if (is_dropped_link_local(destination)) [[unlikely]] return DropReason::kLinkLocal;
 
   std::uint16_t tci = vlans.pvid;
-  packet.is_tagged = (second & 0xffff) == ether_type::kVlan.host() && vlans.filtering != 0;
-  if (packet.is_tagged) {
+  const bool is_tagged = (second & 0xffff) == ether_type::kVlan.host() && vlans.filtering != 0;
+  if (is_tagged) {
     if (packet.length < sizeof(EthernetHeader) + sizeof(VlanTag)) [[unlikely]] return truncated;
     const std::uint16_t in_frame = view<VlanTag>(packet.data + sizeof(EthernetHeader))->tci.host();
     // A priority tag (VID 0) belongs to the PVID and keeps its PCP (IEEE 802.1Q section 6.9).
@@ -47,7 +47,7 @@ namespace vx {
   }
   const std::uint16_t vid = tci & kVidMask;
   if (!vlans.members.contains(vid) || vid == kNoPvid) [[unlikely]] return DropReason::kVlanNotMember;
-  packet.tci = tci;
+  packet.set_vlan(tci, is_tagged);
   packet.source_key = static_cast<std::uint64_t>(vid) << 48 | source;
   packet.destination_key = static_cast<std::uint64_t>(vid) << 48 | destination;
   return DropReason::kNone;

@@ -180,7 +180,7 @@ DropReason strip(Packet& packet, const Outer& outer, Location source) noexcept {
   packet.pull_front(front);
   packet.length = inner_length;
   packet.offload = {};  // spoke of the outer packet
-  packet.source = source;
+  packet.set_origin(packet.ingress_port, source);
   return DropReason::kNone;
 }
 

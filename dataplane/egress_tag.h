@@ -49,4 +49,22 @@ inline void push_tag(Packet& packet, std::uint16_t tci) noexcept {
   return DropReason::kNone;
 }
 
+// apply_egress_tag() for packets in a row to one egress: most are of the VLAN of the one before and need no change.
+class EgressTag {
+ public:
+  explicit EgressTag(const VlanTable& vlans) noexcept : vlans_(vlans) {}
+  [[nodiscard]] DropReason apply(Packet& packet) noexcept {
+    const std::uint32_t word = packet.vlan_word();
+    if (word == unchanged_) [[likely]] return DropReason::kNone;
+    const DropReason reason = apply_egress_tag(packet, vlans_);
+    if (reason == DropReason::kNone && vlans_.untagged.contains(packet.vid()) && word == Packet::vlan_word(packet.tci, false))
+      unchanged_ = word;
+    return reason;
+  }
+
+ private:
+  const VlanTable& vlans_;
+  std::uint32_t unchanged_ = 0;  // the vlan_word() of packets that stay as they are; 0 is nobody's: a classified one has reason kNone
+};
+
 }  // namespace vx

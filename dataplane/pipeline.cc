@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "dataplane/bridge.h"
 #include "dataplane/classify.h"
@@ -59,9 +60,11 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   batch.count = count;
   std::uint64_t bytes = 0;
   unsigned super_frames = 0;
+  const bool is_guest = state_ != nullptr && ingress < state_->ports.size() && !state_->ports[ingress].is_underlay;
+  const Location source = is_guest ? Location::port(ingress) : Location();
   for (unsigned i = 0; i < count; ++i) {
     __builtin_prefetch(burst[i].data);
-    burst[i].ingress_port = ingress;
+    burst[i].set_origin(ingress, source);
     bytes += burst[i].length;
     super_frames |= burst[i].offload.gso_type;
     batch.packets[i] = &burst[i];
@@ -92,37 +95,68 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   sender_.end_burst();
 }
 
-// ---- one packet on its way out ----
+// ---- the way out: packets in a row to one place ----
 
-[[gnu::always_inline]] inline void Pipeline::send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept {
+void Pipeline::send_to_vtep(Packets packets, VtepIndex vtep, const Domain& domain) noexcept {
   const VtepTable& vteps = domain.overlay.vteps;
-  if (vtep >= vteps.size() || !vteps[vtep].exists || domain.tunnel_vlans == nullptr) [[unlikely]]
-    return sender_.drop_outgoing(packet, DropReason::kUnderlayUnresolved, domain.underlay);
-  DropReason reason = apply_egress_tag(packet, *domain.tunnel_vlans);
-  if (reason == DropReason::kNone) [[likely]] {
-    if (!packet.offload.is_plain()) [[unlikely]] {
-      reason = sender_.send_encapsulated(packet, vteps[vtep], domain.encap, domain.underlay);
-      if (reason == DropReason::kNone) return;
-    } else {
-      reason = encap(packet, vteps[vtep], domain.encap);
-      if (reason == DropReason::kNone) [[likely]] return sender_.send(packet, domain.underlay);
-    }
+  if (vtep >= vteps.size() || !vteps[vtep].exists || domain.tunnel_vlans == nullptr) [[unlikely]] {
+    for (Packet* packet : packets) sender_.drop_outgoing(*packet, DropReason::kUnderlayUnresolved, domain.underlay);
+    return;
   }
-  refuse_outgoing(packet, reason, vtep, domain);
+  const Encapsulator encapsulate(vteps[vtep], domain.encap);
+  EgressTag tag(*domain.tunnel_vlans);
+  std::array<Packet*, kMaxBurst> ready;
+  unsigned count = 0;
+  for (Packet* packet : packets) {
+    DropReason reason = tag.apply(*packet);
+    if (reason == DropReason::kNone) [[likely]] {
+      if (!packet->offload.is_plain()) [[unlikely]] {
+        sender_.send_plain(ready.data(), std::exchange(count, 0), domain.underlay);  // in order
+        reason = sender_.send_encapsulated(*packet, vteps[vtep], domain.encap, domain.underlay);
+        if (reason == DropReason::kNone) continue;
+      } else {
+        reason = encapsulate(*packet);
+      }
+    }
+    if (reason == DropReason::kNone) [[likely]] ready[count++] = packet;
+    else refuse_outgoing(*packet, reason, vtep, domain);
+  }
+  sender_.send_plain(ready.data(), count, domain.underlay);
 }
 
-// Inlined into forward()'s loop: one egress a packet, most often the underlay.
-[[gnu::always_inline]] inline void Pipeline::send_to(Packet& packet, Location target, const Domain& domain) noexcept {
-  if (target.is_vtep()) return send_to_vtep(packet, target.index(), domain);
-  const PortIndex index = target.raw();
-  if (index >= kMaxPorts) [[unlikely]] return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
-  const Sender::Egress& egress = sender_.egress(index);
-  if (egress.overlay != domain.home || egress.vlans == nullptr) [[unlikely]]
-    return sender_.drop_outgoing(packet, DropReason::kPortDown, index);
-  if (const auto reason = apply_egress_tag(packet, *egress.vlans); reason != DropReason::kNone) [[unlikely]]
-    return sender_.drop_outgoing(packet, reason, index);
-  if (egress.delivers) [[unlikely]] address_to_host(packet, index, domain.overlay, *state_);
-  sender_.send(packet, index);
+void Pipeline::send_to_port(Packets packets, PortIndex index, const Domain& domain) noexcept {
+  const Sender::Egress* egress = index < kMaxPorts ? &sender_.egress(index) : nullptr;
+  if (egress == nullptr || egress->overlay != domain.home || egress->vlans == nullptr) [[unlikely]] {
+    for (Packet* packet : packets) sender_.drop_outgoing(*packet, DropReason::kPortDown, index);
+    return;
+  }
+  EgressTag tag(*egress->vlans);
+  std::array<Packet*, kMaxBurst> ready;
+  unsigned count = 0;
+  for (Packet* packet : packets) {
+    if (const auto reason = tag.apply(*packet); reason != DropReason::kNone) [[unlikely]] {
+      sender_.drop_outgoing(*packet, reason, index);
+      continue;
+    }
+    if (egress->delivers) [[unlikely]] address_to_host(*packet, index, domain.overlay, *state_);
+    if (packet->offload.is_plain() && !(egress->coalesces && packet->source.is_vtep())) [[likely]] {
+      ready[count++] = packet;
+    } else {
+      sender_.send_plain(ready.data(), std::exchange(count, 0), index);  // in order
+      sender_.send(*packet, index);
+    }
+  }
+  sender_.send_plain(ready.data(), count, index);
+}
+
+void Pipeline::send_to(Packets packets, Location target, const Domain& domain) noexcept {
+  if (target.is_vtep()) send_to_vtep(packets, target.index(), domain);
+  else send_to_port(packets, target.raw(), domain);
+}
+
+void Pipeline::send_to(Packet& packet, Location target, const Domain& domain) noexcept {
+  Packet* const one = &packet;
+  send_to({&one, 1}, target, domain);
 }
 
 // ---- the order of the steps ----
@@ -133,10 +167,7 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  for (unsigned i = 0; i < batch.count; ++i) {
-    __builtin_prefetch(batch.packets[i]->data - 50, 1);  // the outer header will be written there
-    batch.packets[i]->source = Location::port(ingress);
-  }
+  for (unsigned i = 0; i < batch.count; ++i) __builtin_prefetch(batch.packets[i]->data - 50, 1);  // the outer header will be written there
   const auto& by_vid = state_->overlays[port.overlay].by_vid;
   if (by_vid == nullptr) [[likely]] return forward(batch, port.overlay, *port.vlans, port.learning);
   for (unsigned i = 0; i < batch.count; ++i)
@@ -235,12 +266,17 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
   if (overlay.mss_clamp) [[unlikely]]
     for (unsigned i = 0; i < batch.count; ++i) clamp_mss(*batch.packets[i], overlay.mtu);
   bridge_all(batch, overlay, overlay_index, learns);
-  for (unsigned i = 0; i < batch.count; ++i) {
+  for (unsigned i = 0; i < batch.count;) {
     Packet& packet = *batch.packets[i];
-    if (packet.flood) [[unlikely]]
+    unsigned end = i + 1;
+    if (packet.flood) [[unlikely]] {
       flood(packet, domain);
-    else
-      send_to(packet, packet.egress, domain);
+    } else {
+      const std::uint32_t egress = packet.egress_word();
+      while (end < batch.count && batch.packets[end]->egress_word() == egress) ++end;
+      send_to({&batch.packets[i], end - i}, packet.egress, domain);
+    }
+    i = end;
   }
   domain_ = nullptr;
 }
@@ -272,8 +308,7 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
       if (verdict != SourceVerdict::kKnown) [[unlikely]] reason = report_source(packet, overlay_index, verdict);
     }
     if (to_uplink) [[unlikely]] {
-      packet.flood = false;
-      packet.egress = Location::port(overlay.uplink);
+      packet.set_egress(Location::port(overlay.uplink));
     } else if (reason == DropReason::kNone && !shortcut.is_usual_egress(packet, fdb)) [[unlikely]] {
       reason = find_egress(packet, fdb, seconds);
       if (reason == DropReason::kNone && !packet.flood) {

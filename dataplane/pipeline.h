@@ -111,7 +111,10 @@ class Pipeline {
   void refuse_outgoing(Packet& packet, DropReason reason, VtepIndex vtep, const Domain& domain) noexcept;
   [[nodiscard]] std::uint16_t mtu_towards(Location egress, const Packet& packet, const Domain& domain) const noexcept;
   void tell_too_big(const Packet& packet, Location egress, const Domain& domain) noexcept;
-  void send_to_vtep(Packet& packet, VtepIndex vtep, const Domain& domain) noexcept;
+  using Packets = std::span<Packet* const>;
+  void send_to_vtep(Packets packets, VtepIndex vtep, const Domain& domain) noexcept;
+  void send_to_port(Packets packets, PortIndex index, const Domain& domain) noexcept;
+  void send_to(Packets packets, Location target, const Domain& domain) noexcept;
   void send_to(Packet& packet, Location target, const Domain& domain) noexcept;
   void flood(Packet& packet, const Domain& domain) noexcept;
   void send_copy(const Packet& packet, Location target, const Domain& domain) noexcept;

@@ -38,6 +38,28 @@ class Sender {
     if (egress_[port].coalesces && packet.source.is_vtep()) return send_coalescing(packet, port);
     enqueue(packet, port);
   }
+  // The same for `count` (<= kMaxBurst) packets that are plain and not to be coalesced.
+  void send_plain(Packet* const* packets, unsigned count, PortIndex port) noexcept {
+    if (port >= kMaxPorts || !egress_[port].can_send) [[unlikely]] {
+      for (unsigned i = 0; i < count; ++i) drop_outgoing(*packets[i], DropReason::kPortDown, port);
+      return;
+    }
+    TxList& list = tx_[port];
+    while (count != 0) {
+      if (list.count == 0) active_[active_count_++] = port;
+      const unsigned room = static_cast<unsigned>(list.packets.size()) - list.count, taken = count < room ? count : room;
+      std::uint64_t bytes = 0;
+      for (unsigned i = 0; i < taken; ++i) {
+        list.packets[list.count + i] = packets[i];
+        bytes += packets[i]->length;
+      }
+      list.bytes += bytes;
+      list.count += taken;
+      if (list.count == list.packets.size()) flush_port(port);
+      packets += taken;
+      count -= taken;
+    }
+  }
   // Encapsulates and sends a frame that is not plain and is as the tunnel carries it. kNone: done with; else nothing but
   // perhaps its checksum has changed.
   [[nodiscard]] DropReason send_encapsulated(Packet& packet, const Vtep& vtep, const EncapSettings& settings, PortIndex underlay) noexcept;

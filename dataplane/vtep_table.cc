@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/vtep_table.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "dataplane/ip_checksum.h"
@@ -39,8 +40,8 @@ VtepIndex VtepTable::find(const IpAddress& address) const noexcept {
 }
 
 void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
-  vtep.bytes.fill(0);
-  std::uint8_t* at = vtep.bytes.data();
+  std::array<std::uint8_t, sizeof vtep.bytes> header{};
+  std::uint8_t* at = header.data();
   const bool is_v4 = fields.destination.is_v4();
   vtep.is_v4 = is_v4;
 
@@ -57,7 +58,7 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
     tag->type = network;
     at += sizeof(VlanTag);
   }
-  vtep.ip_offset = static_cast<std::uint8_t>(at - vtep.bytes.data());
+  vtep.ip_offset = static_cast<std::uint8_t>(at - header.data());
 
   const std::uint8_t* const ip_header = at;
   vtep.ip_checksum = 0;
@@ -90,7 +91,9 @@ void build_outer_header(const OuterHeaderFields& fields, Vtep& vtep) noexcept {
   const std::uint32_t pseudo = pseudo_header_sum(ip_header, is_v4, ip_protocol::kUdp, 0);  // the length is the packet's
   vtep.pseudo_sum = checksum_fold(checksum_partial(reinterpret_cast<const std::uint8_t*>(udp), sizeof *udp + sizeof *vxlan, pseudo));
   at += sizeof *vxlan;
-  vtep.header_length = static_cast<std::uint8_t>(at - vtep.bytes.data());
+  vtep.header_length = static_cast<std::uint8_t>(at - header.data());
+  vtep.bytes.fill(0);
+  std::copy(header.data(), at, vtep.bytes.end() - vtep.header_length);
 }
 
 }  // namespace vx

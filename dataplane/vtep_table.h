@@ -26,9 +26,9 @@ struct OuterHeaderFields {
 };
 
 // The outer header of one VTEP, ready but for what depends on the packet: source port, lengths, ECN/DSCP,
-// checksums. Encap copies `bytes` in front of the frame and patches those.
+// checksums. Encap copies it in front of the frame and patches those.
 struct alignas(64) Vtep {
-  std::array<std::uint8_t, 80> bytes{};  // outer header, `header_length` valid
+  std::array<std::uint8_t, 80> bytes{};  // the header at its end, where the frame begins; zero in front
   std::uint8_t header_length = 0;        // bytes up to the inner frame: 50, 54, 70 or 74
   std::uint8_t ip_offset = 0;            // 14 or 18
   bool is_v4 = true;
@@ -41,6 +41,8 @@ struct alignas(64) Vtep {
   std::uint32_t ip_checksum = 0;         // IPv4: folded sum of the header with total length, TOS and checksum zero
   std::uint32_t pseudo_sum = 0;          // UDP: folded sum of pseudo header, UDP and VXLAN header, without the lengths and the source port
   IpAddress address;
+
+  [[nodiscard]] const std::uint8_t* header() const noexcept { return bytes.data() + bytes.size() - header_length; }
 };
 
 class VtepTable {

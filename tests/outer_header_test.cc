@@ -133,7 +133,7 @@ TEST(OuterHeader, TaggedIpv4IsWhatScapyMakes) {
       0, 0, 0x12, 0xb5, 0, 0, 0, 0, 0x08, 0, 0, 0, 0, 0x03, 0xe8, 0};
   ASSERT_EQ(vtep.header_length, golden.size());
   EXPECT_EQ(vtep.ip_offset, 18);
-  EXPECT_EQ(std::vector<std::uint8_t>(vtep.bytes.begin(), vtep.bytes.begin() + vtep.header_length), golden);
+  EXPECT_EQ(std::vector<std::uint8_t>(vtep.header(), vtep.header() + vtep.header_length), golden);
 }
 
 TEST(OuterHeader, LengthsAreTheContractsOverheads) {

@@ -184,38 +184,20 @@ DropReason strip(Packet& packet, const Outer& outer, Location source) noexcept {
   return DropReason::kNone;
 }
 
-// True: the packet's outer headers are those of `cache` and whole, but for checksums; `outer` is filled then.
-bool is_as_last(const Packet& packet, const UnderlayState& underlay, const DecapCache& cache, Outer& outer) noexcept {
-  const std::uint32_t layer3 = cache.layer3;
-  if (layer3 == 0 || packet.length < layer3 + sizeof(Ipv4Header) + kHeaders) return false;
-  Be16 type;
-  if (outer_layer3(packet, underlay, type) != layer3 || type != ether_type::kIpv4) return false;
-  const std::uint8_t* ip = packet.data + layer3;
-  const auto* header = view<Ipv4Header>(ip);
-  const auto* udp = view<UdpHeader>(ip + sizeof(Ipv4Header));
-  constexpr Be16 kFragment{kIpv4MoreFragments | kIpv4OffsetMask};
-  const std::uint32_t total = header->total_length.host(), udp_length = udp->length.host();
-  const std::uint64_t differs = (load<std::uint64_t>(header->source.data()) ^ cache.addresses) |
-                                (load<std::uint64_t>(ip + sizeof(Ipv4Header) + sizeof(UdpHeader)) ^ cache.vxlan) |
-                                static_cast<unsigned>(udp->destination_port.raw() ^ cache.udp_port.raw()) |
-                                static_cast<unsigned>(header->flags_fragment.raw() & kFragment.raw()) |
-                                static_cast<unsigned>(header->version_ihl ^ 0x45) |
-                                static_cast<unsigned>(header->protocol ^ ip_protocol::kUdp);
-  if (differs != 0 || total > packet.length - layer3 || udp_length < kHeaders || udp_length + sizeof(Ipv4Header) > total)
-    return false;
-  outer = {header->source.data(), header->destination.data(), ip + sizeof(Ipv4Header),
-           static_cast<std::uint32_t>(total - sizeof(Ipv4Header)), true, header->protocol, header->tos, false};
-  return true;
-}
-
-// The headers of a packet accepted from the VTEP in `cache`, for is_as_last(); options and IPv6 take the long way.
+// The headers of a packet accepted from the VTEP in `cache`, for decap_as_last(); options and IPv6 take the long way.
 void remember(const Packet& packet, const Outer& outer, DecapCache& cache) noexcept {
   const auto layer3 = static_cast<std::uint32_t>(outer.payload - sizeof(Ipv4Header) - packet.data);
   if (!outer.is_v4 || outer.source != packet.data + layer3 + offsetof(Ipv4Header, source)) return;
   cache.layer3 = layer3;
+  cache.least_length = layer3 + sizeof(Ipv4Header) + kHeaders + sizeof(EthernetHeader);
+  constexpr Be16 kVid{kVidMask};
+  cache.tag_mask = layer3 == sizeof(EthernetHeader) ? 0 : 0xffff | std::uint32_t{kVid.raw()} << 16;
+  cache.tag = load<std::uint32_t>(packet.data + offsetof(EthernetHeader, type));
   cache.addresses = load<std::uint64_t>(outer.source);
   cache.vxlan = load<std::uint64_t>(outer.payload + sizeof(UdpHeader));
-  cache.udp_port = view<UdpHeader>(outer.payload)->destination_port;
+  cache.udp_port = view<UdpHeader>(outer.payload)->destination_port.raw();
+  const std::uint8_t words[4] = {0, ip_protocol::kUdp, 0, 0};
+  cache.pseudo_sum = checksum_fold(checksum_partial(outer.source, 8, checksum_partial(words, 4)));
 }
 
 }  // namespace
@@ -246,14 +228,9 @@ DropReason decap_ecn(std::uint8_t* frame, std::uint32_t length, std::uint8_t out
 
 DecapResult decap(Packet& packet, const ForwardingState& state, DecapCache& cache, IpAddress& unknown_source) noexcept {
   const auto dropped = [](DropReason reason) { return DecapResult{reason, kNoIndex}; };
+  if (decap_as_last(packet, cache)) return {DropReason::kNone, cache.overlay};
+  cache.least_length = UINT32_MAX;
   Outer outer;
-  if (is_as_last(packet, state.underlay, cache, outer)) [[likely]] {
-    if (sum_of_20(outer.payload - sizeof(Ipv4Header)) != 0xffff || !is_udp_right(packet, outer)) [[unlikely]]
-      return dropped(DropReason::kOuterBadChecksum);
-    const DropReason reason = strip(packet, outer, Location::vtep(cache.vtep));
-    return reason == DropReason::kNone ? DecapResult{reason, cache.overlay} : dropped(reason);
-  }
-  cache.layer3 = 0;
   if (const auto reason = parse_outer(packet, state, outer); reason != DropReason::kNone) [[unlikely]]
     return dropped(reason);
   if (outer.is_fragment) [[unlikely]]

@@ -61,6 +61,8 @@ struct OffloadMeta {
   [[nodiscard]] constexpr bool is_plain() const noexcept {
     return ((flags & kNeedsChecksum) | gso_type) == 0;
   }
+  // Says nothing at all: not even that a checksum was verified.
+  [[nodiscard]] constexpr bool is_none() const noexcept { return (flags | gso_type) == 0; }
   // The frame's front moved by `bytes` (a tag or an outer header went in front: positive).
   constexpr void shift(int bytes) noexcept {
     if (is_plain()) return;

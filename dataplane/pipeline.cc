@@ -173,39 +173,39 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
   for (unsigned i = 0; i < batch.count; ++i)
     overlay_of_[static_cast<std::size_t>(batch.packets[i] - burst_)] = (*by_vid)[peek_vid(*batch.packets[i], *port.vlans)];
   while (batch.count > 0) {
-    OverlayIndex overlay_index;
-    Batch same = take_one_overlay(batch, overlay_index);
+    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
+    Batch same;
+    take_same(batch, overlay_index, same);
     forward(same, overlay_index, *port.vlans, port.learning);
   }
 }
 
-// Nearly always there is one only.
-Pipeline::Batch Pipeline::take_one_overlay(Batch& batch, OverlayIndex& overlay) noexcept {
-  overlay = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
-  Batch same;
+void Pipeline::process_underlay(Batch& batch) noexcept {
+  const bool is_mixed = decap_all(batch);
+  // One overlay a round; nearly always there is one only.
+  while (batch.count > 0) {
+    const auto overlay_index = static_cast<OverlayIndex>(overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)]);
+    Batch same;
+    if (is_mixed) [[unlikely]] take_same(batch, overlay_index, same);
+    Batch& one = is_mixed ? same : batch;
+    const OverlayState& overlay = state_->overlays[overlay_index];
+    if (overlay.tunnel_vlans == nullptr) [[unlikely]]
+      for_each_packet(one, [](Packet&) { return DropReason::kVlanNotMember; });
+    else
+      forward(one, overlay_index, *overlay.tunnel_vlans, overlay.learning);
+    if (!is_mixed) return;
+  }
+}
+
+// Moves the packets of that overlay from `batch` to `same`.
+[[gnu::cold]] void Pipeline::take_same(Batch& batch, OverlayIndex overlay, Batch& same) noexcept {
   unsigned others = 0;
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet* packet = batch.packets[i];
-    if (overlay_of_[static_cast<std::size_t>(packet - burst_)] == overlay) [[likely]]
-      same.packets[same.count++] = packet;
-    else
-      batch.packets[others++] = packet;
+    if (overlay_of_[static_cast<std::size_t>(packet - burst_)] == overlay) same.packets[same.count++] = packet;
+    else batch.packets[others++] = packet;
   }
   batch.count = others;
-  return same;
-}
-
-void Pipeline::process_underlay(Batch& batch) noexcept {
-  decap_all(batch);
-  while (batch.count > 0) {
-    OverlayIndex overlay_index;
-    Batch same = take_one_overlay(batch, overlay_index);
-    const OverlayState& overlay = state_->overlays[overlay_index];
-    if (overlay.tunnel_vlans == nullptr) [[unlikely]]
-      for_each_packet(same, [](Packet&) { return DropReason::kVlanNotMember; });
-    else
-      forward(same, overlay_index, *overlay.tunnel_vlans, overlay.learning);
-  }
 }
 
 // A bundle is counted as the datagrams in it. In order: what came before it has left, or is in its list, when it is taken apart.
@@ -386,22 +386,33 @@ void Pipeline::tell_too_big(const Packet& packet, Location egress, const Domain&
 
 // ---- in ----
 
-void Pipeline::decap_all(Batch& batch) noexcept {
+// True: the packets left are of more than one overlay.
+bool Pipeline::decap_all(Batch& batch) noexcept {
   unsigned kept = 0;
+  std::uint32_t first = kNoIndex, differs = 0;
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet& packet = *batch.packets[i];
     const auto at = static_cast<std::size_t>(&packet - burst_);
-    const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[at]);
-    if (result.reason == DropReason::kNone) [[likely]] {
-      overlay_of_[at] = result.overlay;
-      batch.packets[kept++] = &packet;
-    } else if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {
-      take_own_address(packet);
-    } else {
-      sender_.drop_received(packet, result.reason);
+    if (!decap_as_last(packet, decap_cache_)) [[unlikely]] {
+      const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[at]);
+      if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {
+        take_own_address(packet);
+        continue;
+      }
+      if (result.reason != DropReason::kNone) {
+        sender_.drop_received(packet, result.reason);
+        continue;
+      }
     }
+    // Whichever accepted it: the cache's overlay is this packet's.
+    const std::uint32_t overlay = decap_cache_.overlay;
+    if (kept == 0) first = overlay;
+    differs |= overlay ^ first;
+    overlay_of_[at] = overlay;
+    batch.packets[kept++] = &packet;
   }
   batch.count = kept;
+  return differs != 0;
 }
 
 void Pipeline::take_own_address(Packet& packet) noexcept {

@@ -19,7 +19,7 @@ std::uint64_t Fdb::random_seed() {
   return static_cast<std::uint64_t>(device()) << 32 | device();
 }
 
-Fdb::Fdb(std::size_t capacity, std::uint64_t seed) : capacity_(capacity), seed_(seed) {
+Fdb::Fdb(std::size_t capacity, std::uint64_t seed) : seed_(seed), capacity_(capacity) {
   // At most half full: then make_room() at depth two practically never fails before `capacity`.
   const std::size_t buckets = std::bit_ceil(capacity < 2 ? std::size_t{2} : (capacity * 2 + kWays - 1) / kWays);
   bucket_mask_ = buckets - 1;

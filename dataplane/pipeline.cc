@@ -6,6 +6,7 @@
 
 #include "dataplane/bridge.h"
 #include "dataplane/classify.h"
+#include "dataplane/egress_tag.h"
 #include "dataplane/flood.h"
 #include "dataplane/mss_clamp.h"
 #include "dataplane/mtu.h"

@@ -62,6 +62,7 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   const Location source = is_guest ? Location::port(ingress) : Location();
   for (unsigned i = 0; i < count; ++i) {
     __builtin_prefetch(burst[i].data);
+    if (is_guest) __builtin_prefetch(burst[i].data - 50, 1);  // the outer header will be written there
     burst[i].set_origin(ingress, source);
     bytes += burst[i].length;
     super_frames |= burst[i].offload.gso_type;
@@ -101,13 +102,12 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
     for_each_packet(batch, [](Packet&) { return DropReason::kPortDown; });
     return;
   }
-  for (unsigned i = 0; i < batch.count; ++i) __builtin_prefetch(batch.packets[i]->data - 50, 1);  // the outer header will be written there
   const auto& by_vid = state_->overlays[port.overlay].by_vid;
   if (by_vid == nullptr) [[likely]] return forward(batch, port.overlay, *port.vlans, port.learning);
   for (unsigned i = 0; i < batch.count; ++i)
     overlay_of_[static_cast<std::size_t>(batch.packets[i] - burst_)] = (*by_vid)[peek_vid(*batch.packets[i], *port.vlans)];
   while (batch.count > 0) {
-    const auto overlay_index = static_cast<OverlayIndex>(overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)]);
+    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
     Batch same;
     take_same(batch, overlay_index, same);
     forward(same, overlay_index, *port.vlans, port.learning);
@@ -115,20 +115,22 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
 }
 
 void Pipeline::process_underlay(Batch& batch) noexcept {
-  const bool is_mixed = decap_all(batch);
-  // One overlay a round; nearly always there is one only.
+  const OverlayIndex common = decap_all(batch);
+  if (common != kNoIndex) [[likely]] return forward_from_tunnel(batch, common);
   while (batch.count > 0) {
-    const auto overlay_index = static_cast<OverlayIndex>(overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)]);
+    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
     Batch same;
-    if (is_mixed) [[unlikely]] take_same(batch, overlay_index, same);
-    Batch& one = is_mixed ? same : batch;
-    const OverlayState& overlay = state_->overlays[overlay_index];
-    if (overlay.tunnel_vlans == nullptr) [[unlikely]]
-      for_each_packet(one, [](Packet&) { return DropReason::kVlanNotMember; });
-    else
-      forward(one, overlay_index, *overlay.tunnel_vlans, overlay.learning);
-    if (!is_mixed) return;
+    take_same(batch, overlay_index, same);
+    forward_from_tunnel(same, overlay_index);
   }
+}
+
+void Pipeline::forward_from_tunnel(Batch& batch, OverlayIndex overlay_index) noexcept {
+  const OverlayState& overlay = state_->overlays[overlay_index];
+  if (overlay.tunnel_vlans == nullptr) [[unlikely]]
+    for_each_packet(batch, [](Packet&) { return DropReason::kVlanNotMember; });
+  else
+    forward(batch, overlay_index, *overlay.tunnel_vlans, overlay.learning);
 }
 
 // Moves the packets of that overlay from `batch` to `same`.
@@ -219,8 +221,11 @@ void Pipeline::forward(Batch& batch, OverlayIndex overlay_index, const VlanTable
 void Pipeline::classify_all(Batch& batch, const Fdb& fdb, const VlanTable& vlans) noexcept {
   if (batch.count == 0) return;
   const DropReason truncated = is_from_tunnel(*batch.packets[0]) ? DropReason::kInnerTruncated : DropReason::kGuestTruncated;
+  ClassifyShortcut shortcut;
   for_each_packet(batch, [&](Packet& packet) {
+    if (shortcut.is_as_last(packet)) return DropReason::kNone;
     const DropReason reason = classify(packet, vlans, truncated);
+    if (reason == DropReason::kNone) [[likely]] shortcut.remember(packet);
     fdb.prefetch(packet.source_key);
     fdb.prefetch(packet.destination_key);
     return reason;
@@ -239,7 +244,10 @@ void Pipeline::bridge_all(Batch& batch, const OverlayState& overlay, OverlayInde
     DropReason reason = DropReason::kNone;
     if (learns && !shortcut.is_known_source(packet, fdb, seconds)) [[unlikely]] {
       const SourceVerdict verdict = check_source(packet, fdb, seconds);
-      if (verdict != SourceVerdict::kKnown) [[unlikely]] reason = report_source(packet, overlay_index, verdict);
+      if (verdict != SourceVerdict::kKnown) [[unlikely]] {
+        reason = report_source(packet, overlay_index, verdict);
+        shortcut.forget();  // it may have been the last one's destination that moved
+      }
     }
     if (to_uplink) [[unlikely]] {
       packet.set_egress(Location::port(overlay.uplink));
@@ -320,15 +328,16 @@ void Pipeline::tell_too_big(const Packet& packet, Location egress, const Domain&
 
 // ---- in ----
 
-// True: the packets left are of more than one overlay.
-bool Pipeline::decap_all(Batch& batch) noexcept {
+// The overlay of the packets left; kNoIndex: none is left, or overlay_of_ says of each.
+OverlayIndex Pipeline::decap_all(Batch& batch) noexcept {
   unsigned kept = 0;
-  std::uint32_t first = kNoIndex, differs = 0;
+  OverlayIndex common = kNoIndex;
+  bool is_mixed = false;
+  const auto place = [this](const Packet* packet) { return static_cast<std::size_t>(packet - burst_); };
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet& packet = *batch.packets[i];
-    const auto at = static_cast<std::size_t>(&packet - burst_);
     if (!decap_as_last(packet, decap_cache_)) [[unlikely]] {
-      const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[at]);
+      const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[place(&packet)]);
       if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {
         take_own_address(packet);
         continue;
@@ -338,15 +347,18 @@ bool Pipeline::decap_all(Batch& batch) noexcept {
         continue;
       }
     }
-    // Whichever accepted it: the cache's overlay is this packet's.
-    const std::uint32_t overlay = decap_cache_.overlay;
-    if (kept == 0) first = overlay;
-    differs |= overlay ^ first;
-    overlay_of_[at] = overlay;
+    const OverlayIndex overlay = decap_cache_.overlay;  // whichever accepted it
+    if (overlay != common) [[unlikely]] {
+      is_mixed = kept != 0;
+      if (is_mixed && common != kNoIndex)
+        for (unsigned k = 0; k < kept; ++k) overlay_of_[place(batch.packets[k])] = common;
+      common = is_mixed ? kNoIndex : overlay;
+    }
+    if (is_mixed) [[unlikely]] overlay_of_[place(&packet)] = overlay;
     batch.packets[kept++] = &packet;
   }
   batch.count = kept;
-  return differs != 0;
+  return common;
 }
 
 void Pipeline::take_own_address(Packet& packet) noexcept {

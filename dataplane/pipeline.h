@@ -96,11 +96,12 @@ class Pipeline {
 
   void process_guest(Batch& batch, PortIndex ingress) noexcept;
   void process_underlay(Batch& batch) noexcept;
+  void forward_from_tunnel(Batch& batch, OverlayIndex overlay_index) noexcept;
   void take_same(Batch& batch, OverlayIndex overlay, Batch& same) noexcept;
   void process_bundles(Packet* burst, unsigned count) noexcept;
   void process_bundle(Packet& bundle) noexcept;
   [[nodiscard]] bool take_probe(Packet& packet, const Domain& domain) noexcept;
-  [[nodiscard]] bool decap_all(Batch& batch) noexcept;
+  [[nodiscard]] OverlayIndex decap_all(Batch& batch) noexcept;
   void take_own_address(Packet& packet) noexcept;
   void forward(Batch& batch, OverlayIndex overlay_index, const VlanTable& vlans, bool learns) noexcept;
   void classify_all(Batch& batch, const Fdb& fdb, const VlanTable& vlans) noexcept;
@@ -133,7 +134,7 @@ class Pipeline {
 
   // Of the burst in hand, by position in it.
   Packet* burst_ = nullptr;
-  std::array<std::uint32_t, kMaxBurst> overlay_of_;
+  std::array<OverlayIndex, kMaxBurst> overlay_of_;  // where they are of more than one
   std::array<IpAddress, kMaxBurst> unknown_source_;
   DecapCache decap_cache_;
   std::unique_ptr<Packet[]> unbundled_;  // kMaxBurst of them

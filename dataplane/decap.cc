@@ -196,6 +196,7 @@ void remember(const Packet& packet, const Outer& outer, DecapCache& cache) noexc
   cache.addresses = load<std::uint64_t>(outer.source);
   cache.vxlan = load<std::uint64_t>(outer.payload + sizeof(UdpHeader));
   cache.udp_port = view<UdpHeader>(outer.payload)->destination_port.raw();
+  cache.has_checksum = view<UdpHeader>(outer.payload)->checksum.raw() != 0;
   const std::uint8_t words[4] = {0, ip_protocol::kUdp, 0, 0};
   cache.pseudo_sum = checksum_fold(checksum_partial(outer.source, 8, checksum_partial(words, 4)));
 }

@@ -28,6 +28,7 @@ struct DecapCache {
   std::uint64_t vxlan = 0;                 // flags and VNI
   std::uint16_t udp_port = 0;              // raw
   std::uint32_t pseudo_sum = 0;            // of the pseudo header without the length
+  bool has_checksum = false;               // UDP's
 };
 
 // On kNone the packet is the inner frame, 14 bytes at least, its source is the VTEP (or Location() for an unknown one that

@@ -336,6 +336,7 @@ OverlayIndex Pipeline::decap_all(Batch& batch) noexcept {
   const auto place = [this](const Packet* packet) { return static_cast<std::size_t>(packet - burst_); };
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet& packet = *batch.packets[i];
+    if (decap_cache_.has_checksum && i + 1 < batch.count) prefetch_payload(*batch.packets[i + 1]);
     if (!decap_as_last(packet, decap_cache_)) [[unlikely]] {
       const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[place(&packet)]);
       if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {

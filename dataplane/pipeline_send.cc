@@ -19,7 +19,9 @@ void Pipeline::send_to_vtep(Packets packets, VtepIndex vtep, const Domain& domai
   EgressTag tag(*domain.tunnel_vlans);
   std::array<Packet*, kMaxBurst> ready;
   unsigned count = 0;
-  for (Packet* packet : packets) {
+  for (std::size_t i = 0; i < packets.size(); ++i) {
+    Packet* packet = packets[i];
+    if (domain.encap.udp_csum && i + 1 < packets.size()) prefetch_payload(*packets[i + 1]);
     DropReason reason = tag.apply(*packet);
     if (reason == DropReason::kNone) [[likely]] {
       if (!packet->offload.is_plain()) [[unlikely]] {

@@ -20,7 +20,7 @@ COMPARED = re.compile(r"-(W|D|std=|f|O|g|march|mtune|include)")
 # What Meson adds by itself, with no effect here: colours, 64-bit file offsets (always so on 64-bit), precompiled headers;
 # and Boost's macros for linkers of other systems, where the two differ.
 IGNORED = re.compile(r"-fdiagnostics-color|-D_FILE_OFFSET_BITS|-Winvalid-pch|-D_GLIBCXX_ASSERTIONS|-DBOOST_")
-PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl")
+PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl", "vxplane-bench")
 OWN_OPTIONS = {"tests", "bench", "werror", "sanitize"}
 
 
@@ -113,8 +113,9 @@ class Parity(unittest.TestCase):
         installed = {name: {os.path.relpath(os.path.join(folder, file), root): oct(os.stat(os.path.join(folder, file)).st_mode)
                             for folder, _, files in os.walk(root) for file in files} for name, root in roots.items()}
         self.assertEqual(installed["cmake"], installed["meson"])
-        for path in ("sbin/vxplane-dataplane", "sbin/vxplane-control", "bin/vxctl", "lib/vxplane/vxplane_xdp.bpf.o",
-                     "lib/systemd/system/vxplane-control.service", "share/man/man8/vxctl.8", "share/bash-completion/completions/vxctl"):
+        for path in ("sbin/vxplane-dataplane", "sbin/vxplane-control", "bin/vxctl", "bin/vxplane-bench", "lib/vxplane/vxplane_xdp.bpf.o",
+                     "lib/systemd/system/vxplane-control.service", "share/man/man8/vxctl.8", "share/man/man8/vxplane-bench.8",
+                     "share/bash-completion/completions/vxctl"):
             self.assertIn(PREFIX[1:] + "/" + path, installed["cmake"])
         self.assertEqual([path for path in installed["cmake"] if not path.startswith(PREFIX[1:] + "/")], [])
 

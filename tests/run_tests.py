@@ -39,7 +39,7 @@ LONGEST_FIRST = ("vm_takeover_test", "traffic_test", "heal_test", "takeover_test
 os.environ.setdefault("CCACHE_BASEDIR", REPOSITORY)
 os.environ.setdefault("CCACHE_NOHASHDIR", "true")
 # Of what the sanitizers see nothing.
-PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl", "bpf")
+PROGRAMS = ("vxplane-dataplane", "vxplane-control", "vxctl", "vxplane-bench", "bpf")
 
 
 class Report:

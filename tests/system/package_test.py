@@ -243,11 +243,12 @@ def package_is_whole(made):
     architecture = run("dpkg", "--print-architecture").stdout.strip()
     check(os.path.basename(made.path) == f"vxplane_{version}_{architecture}.deb", made.path)
     files = made.files()
-    wanted = {"/usr/sbin/vxplane-dataplane": "-rwxr-xr-x", "/usr/sbin/vxplane-control": "-rwxr-xr-x", "/usr/bin/vxctl": "-rwxr-xr-x", CONFFILE: "-rw-r--r--"}
+    wanted = {"/usr/sbin/vxplane-dataplane": "-rwxr-xr-x", "/usr/sbin/vxplane-control": "-rwxr-xr-x", "/usr/bin/vxctl": "-rwxr-xr-x",
+              "/usr/bin/vxplane-bench": "-rwxr-xr-x", CONFFILE: "-rw-r--r--"}
     for path in ("lib/vxplane/vxplane_xdp.bpf.o", "lib/vxplane/vxplane_take.bpf.o", f"lib/systemd/system/{DATAPLANE}", f"lib/systemd/system/{CONTROL}",
                  "share/bash-completion/completions/vxctl", "share/doc/vxplane/copyright", "share/doc/vxplane/changelog.gz",
                  "share/doc/vxplane/examples/example.conf", "share/doc/vxplane/examples/noble/xenon.conf", "share/man/man8/vxctl.8.gz",
-                 "share/man/man8/vxplane-control.8.gz", "share/man/man8/vxplane-dataplane.8.gz"):
+                 "share/man/man8/vxplane-bench.8.gz", "share/man/man8/vxplane-control.8.gz", "share/man/man8/vxplane-dataplane.8.gz"):
         wanted["/usr/" + path] = "-rw-r--r--"
     check({path: files.get(path, ("none",))[0] for path in wanted} == wanted, lambda: str(files))
     check({owner for _, owner in files.values()} == {"root/root"}, lambda: str(files))

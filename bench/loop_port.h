@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -19,6 +20,22 @@ namespace vx::bench {
 inline constexpr unsigned kRing = 512;            // buffers in use, as a mempool's cache would keep them
 inline constexpr unsigned kBufferBytes = 2048;
 inline constexpr unsigned kStride = kBufferBytes + kHeadroomBytes + 64;  // not a power of two: no cache-set collisions
+
+// `kRing` buffers of kStride bytes; frames begin at a cache line, as in an mbuf.
+class Buffers {
+ public:
+  Buffers() : lines_(std::size_t{kRing} * kStride / sizeof(Line)) {}
+  [[nodiscard]] std::uint8_t* frame(unsigned i) noexcept {
+    return lines_[std::size_t{i} * kStride / sizeof(Line)].bytes.data() + kHeadroomBytes;
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::array<std::uint8_t, 64> bytes{};
+  };
+  static_assert(kStride % sizeof(Line) == 0 && kHeadroomBytes % sizeof(Line) == 0);
+  std::vector<Line> lines_;
+};
 
 // What is stamped into a frame.
 struct MacPair {
@@ -47,7 +64,7 @@ class RingPool : public BufferPool {
  public:
   unsigned allocate(Packet* out, unsigned count) noexcept override {
     for (unsigned i = 0; i < count; ++i) {
-      std::uint8_t* data = memory_.data() + std::size_t{next_} * kStride + kHeadroomBytes;
+      std::uint8_t* data = buffers_.frame(next_);
       next_ = (next_ + 1) % kRing;
       out[i] = Packet{};
       out[i].data = data;
@@ -62,7 +79,7 @@ class RingPool : public BufferPool {
   std::uint64_t freed = 0;
 
  private:
-  std::vector<std::uint8_t> memory_ = std::vector<std::uint8_t>(std::size_t{kRing} * kStride);
+  Buffers buffers_;
   unsigned next_ = 0;
 };
 
@@ -73,9 +90,8 @@ class LoopPort : public Port {
   // Frames for `queue` from now on; before it is polled.
   void load(const Load& load, std::uint16_t queue = 0) {
     Queue& q = queues_[queue];
-    q.memory.assign(std::size_t{kRing} * kStride, 0);
     for (unsigned i = 0; i < kRing; ++i) {
-      std::uint8_t* data = q.at(i);
+      std::uint8_t* data = q.buffers.frame(i);
       std::copy(load.frame.begin(), load.frame.end(), data);
       std::uint8_t* ports = data + load.ports_offset;
       ports[0] = static_cast<std::uint8_t>(i >> 8);
@@ -88,19 +104,20 @@ class LoopPort : public Port {
     q.pairs = load.pairs;
     q.mac_offset = load.mac_offset;
     q.checksum_offset = load.checksum_offset;
-    q.left = UINT64_MAX;
   }
-  // No more than `frames` from now on.
-  void limit(std::uint64_t frames, std::uint16_t queue = 0) noexcept { queues_[queue].left = frames; }
+  // No more than `frames` from now on. Any thread, while the queue is polled too.
+  void limit(std::uint64_t frames, std::uint16_t queue = 0) noexcept { queues_[queue].left.store(frames, std::memory_order_release); }
   [[nodiscard]] std::uint64_t bytes_sent(std::uint16_t queue = 0) const noexcept { return queues_[queue].bytes_sent; }
 
   unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = queues_[queue];
     if (q.length == 0) return 0;
-    if (q.left < count) [[unlikely]] count = static_cast<unsigned>(q.left);
-    q.left -= count;
+    if (const auto left = q.left.load(std::memory_order_acquire); left != UINT64_MAX) [[unlikely]] {
+      count = left < count ? static_cast<unsigned>(left) : count;
+      if (count == 0 || !q.take(left, count)) return 0;
+    }
     for (unsigned i = 0; i < count; ++i) {
-      std::uint8_t* data = q.at(q.next_buffer);
+      std::uint8_t* data = q.buffers.frame(q.next_buffer);
       q.next_buffer = (q.next_buffer + 1) % kRing;
       const MacPair& pair = q.pairs[q.next_pair];
       q.next_pair = q.next_pair + 1 == q.pairs.size() ? 0 : q.next_pair + 1;
@@ -126,10 +143,12 @@ class LoopPort : public Port {
 
  private:
   struct alignas(64) Queue {
-    [[nodiscard]] std::uint8_t* at(unsigned i) noexcept { return memory.data() + std::size_t{i} * kStride + kHeadroomBytes; }
-    std::vector<std::uint8_t> memory;
+    Buffers buffers;
     std::vector<MacPair> pairs;
-    std::uint64_t bytes_sent = 0, left = 0;
+    // False: limit() was called meanwhile.
+    [[nodiscard]] bool take(std::uint64_t seen, unsigned count) noexcept { return left.compare_exchange_strong(seen, seen - count); }
+    std::uint64_t bytes_sent = 0;
+    std::atomic<std::uint64_t> left{UINT64_MAX};
     std::uint32_t length = 0, mac_offset = 0, checksum_offset = 0;
     unsigned next_buffer = 0;
     std::size_t next_pair = 0;

@@ -23,7 +23,7 @@
 namespace vx::bench {
 namespace {
 
-constexpr unsigned kSlices = 20, kPutsAtOnce = 1000;
+constexpr unsigned kSlices = 10, kPutsAtOnce = 1000;
 constexpr std::chrono::milliseconds kSlice{100}, kPutEvery{10};
 
 std::vector<int> usable_cpus() {

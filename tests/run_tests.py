@@ -117,8 +117,11 @@ def read(path):
 class Part:
     """One build and its tests."""
 
+    left_again = 2  # tests of a part that may be run once more
+
     def __init__(self, report, name, folder):
         self.report, self.name, self.folder = report, name, os.path.join(BUILD, folder)
+        self.again = None  # runs the one test of that name, True: it passed
 
     def build(self, *commands):
         """True when all commands succeed; else the part has failed."""
@@ -144,6 +147,7 @@ class Part:
             open(path, "w").close()
         run(["ctest", "--test-dir", self.folder, "-j", JOBS, "--output-junit", junit, "--test-output-size-passed", "1000000",
              "--test-output-size-failed", "1000000", *options], log, TESTS_SECONDS, environment)
+        self.again = lambda name: run(["ctest", "--test-dir", self.folder, "-R", f"^{re.escape(name)}$"], log, TESTS_SECONDS, environment) == 0
         self.junit(junit, log)
 
     def meson_test(self, environment):
@@ -152,6 +156,7 @@ class Part:
         run(["meson", "test", "-C", self.folder, "--no-rebuild", "--num-processes", JOBS], log, TESTS_SECONDS, environment)
         lines = re.findall(r"^ *\d+/\d+ (\S+) +(OK|EXPECTEDFAIL|FAIL|SKIP|TIMEOUT|ERROR)\s+([\d.]+)s(.*)$", read(log), re.MULTILINE)
         output = read(os.path.join(self.folder, "meson-logs", "testlog.txt")) if lines else ""
+        self.again = lambda name: run(["meson", "test", "-C", self.folder, "--no-rebuild", name], log, TESTS_SECONDS, environment) == 0
         for name, verdict, seconds, _ in lines:
             self.one({"OK": "ok", "SKIP": "skip"}.get(verdict, "FAIL"), name, float(seconds), self.meson_output(output, name))
         if not lines:
@@ -181,6 +186,12 @@ class Part:
     def one(self, verdict, name, seconds, output):
         with open(log_path(f"{self.name}-{name}"), "w", encoding="utf-8") as file:
             file.write(output)
+        # As with the system tests: one that fails may be run once more, and says so. Clocks run out on a busy machine.
+        if verdict == "FAIL" and self.again and self.left_again > 0:
+            self.left_again -= 1
+            print(f"     again: {self.name}: {name}: build/logs/{os.path.basename(log_path(f'{self.name}-{name}'))}", flush=True)
+            if self.again(name):
+                verdict = "ok"
         why = (re.findall(r"^skip\w*:? *(.+)$", output, re.MULTILINE | re.IGNORECASE) or ["it says no reason"])[-1] if verdict == "skip" else ""
         self.report.line(verdict, f"{self.name}: {name}", seconds, why)
         if verdict == "FAIL":

@@ -76,11 +76,14 @@ class Namespace:
     def __init__(self, name, make=True):
         self.name = name
         if make:
-            run("ip", "netns", "add", name)
-            self.ip("link", "set", "lo", "up")
-            # Addresses are usable at once, and only what a test sends is on the wire.
-            self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0",
-                     "net.ipv6.conf.default.router_solicitations=0", "net.ipv6.conf.default.accept_ra=0")
+            self.make()
+
+    def make(self):
+        run("ip", "netns", "add", self.name)
+        self.ip("link", "set", "lo", "up")
+        # Addresses are usable at once, and only what a test sends is on the wire.
+        self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0",
+                 "net.ipv6.conf.default.router_solicitations=0", "net.ipv6.conf.default.accept_ra=0")
 
     def ip(self, *words, **options):
         return run("ip", "-n", self.name, *words, **options)
@@ -165,8 +168,9 @@ class Lab:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
 
     def namespace(self, name):
-        namespace = Namespace(f"{self.prefix}{next(_counter)}{name}")
-        self.namespaces.append(namespace)
+        namespace = Namespace(f"{self.prefix}{next(_counter)}{name}", make=False)
+        self.namespaces.append(namespace)  # before it is there: a Ctrl-C meanwhile must not leave it
+        namespace.make()
         return namespace
 
     def show_logs(self):

@@ -94,6 +94,17 @@ void Pipeline::process(Packet* burst, unsigned count, PortIndex ingress, Moment 
   sender_.end_burst();
 }
 
+// Of a batch of several overlays, as overlay_of_ says: those of one at a time.
+template <typename Forward>
+void Pipeline::for_each_overlay(Batch& batch, Forward&& forward) noexcept {
+  while (batch.count > 0) {
+    const OverlayIndex overlay = overlay_of_[place_of(batch.packets[0])];
+    Batch same;
+    take_same(batch, overlay, same);
+    forward(same, overlay);
+  }
+}
+
 // ---- the order of the steps ----
 
 void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
@@ -105,24 +116,14 @@ void Pipeline::process_guest(Batch& batch, PortIndex ingress) noexcept {
   const auto& by_vid = state_->overlays[port.overlay].by_vid;
   if (by_vid == nullptr) [[likely]] return forward(batch, port.overlay, *port.vlans, port.learning);
   for (unsigned i = 0; i < batch.count; ++i)
-    overlay_of_[static_cast<std::size_t>(batch.packets[i] - burst_)] = (*by_vid)[peek_vid(*batch.packets[i], *port.vlans)];
-  while (batch.count > 0) {
-    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
-    Batch same;
-    take_same(batch, overlay_index, same);
-    forward(same, overlay_index, *port.vlans, port.learning);
-  }
+    overlay_of_[place_of(batch.packets[i])] = (*by_vid)[peek_vid(*batch.packets[i], *port.vlans)];
+  for_each_overlay(batch, [&](Batch& same, OverlayIndex overlay_index) { forward(same, overlay_index, *port.vlans, port.learning); });
 }
 
 void Pipeline::process_underlay(Batch& batch) noexcept {
   const OverlayIndex common = decap_all(batch);
   if (common != kNoIndex) [[likely]] return forward_from_tunnel(batch, common);
-  while (batch.count > 0) {
-    const OverlayIndex overlay_index = overlay_of_[static_cast<std::size_t>(batch.packets[0] - burst_)];
-    Batch same;
-    take_same(batch, overlay_index, same);
-    forward_from_tunnel(same, overlay_index);
-  }
+  for_each_overlay(batch, [&](Batch& same, OverlayIndex overlay_index) { forward_from_tunnel(same, overlay_index); });
 }
 
 void Pipeline::forward_from_tunnel(Batch& batch, OverlayIndex overlay_index) noexcept {
@@ -138,7 +139,7 @@ void Pipeline::forward_from_tunnel(Batch& batch, OverlayIndex overlay_index) noe
   unsigned others = 0;
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet* packet = batch.packets[i];
-    if (overlay_of_[static_cast<std::size_t>(packet - burst_)] == overlay) same.packets[same.count++] = packet;
+    if (overlay_of_[place_of(packet)] == overlay) same.packets[same.count++] = packet;
     else batch.packets[others++] = packet;
   }
   batch.count = others;
@@ -333,12 +334,11 @@ OverlayIndex Pipeline::decap_all(Batch& batch) noexcept {
   unsigned kept = 0;
   OverlayIndex common = kNoIndex;
   bool is_mixed = false;
-  const auto place = [this](const Packet* packet) { return static_cast<std::size_t>(packet - burst_); };
   for (unsigned i = 0; i < batch.count; ++i) {
     Packet& packet = *batch.packets[i];
     if (decap_cache_.has_checksum && i + 1 < batch.count) prefetch_payload(*batch.packets[i + 1]);
     if (!decap_as_last(packet, decap_cache_)) [[unlikely]] {
-      const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[place(&packet)]);
+      const DecapResult result = decap(packet, *state_, decap_cache_, unknown_source_[place_of(&packet)]);
       if (result.reason == DropReason::kOuterNotForUs && state_->underlay.own_address) {
         take_own_address(packet);
         continue;
@@ -352,10 +352,10 @@ OverlayIndex Pipeline::decap_all(Batch& batch) noexcept {
     if (overlay != common) [[unlikely]] {
       is_mixed = kept != 0;
       if (is_mixed && common != kNoIndex)
-        for (unsigned k = 0; k < kept; ++k) overlay_of_[place(batch.packets[k])] = common;
+        for (unsigned k = 0; k < kept; ++k) overlay_of_[place_of(batch.packets[k])] = common;
       common = is_mixed ? kNoIndex : overlay;
     }
-    if (is_mixed) [[unlikely]] overlay_of_[place(&packet)] = overlay;
+    if (is_mixed) [[unlikely]] overlay_of_[place_of(&packet)] = overlay;
     batch.packets[kept++] = &packet;
   }
   batch.count = kept;
@@ -403,7 +403,7 @@ void Pipeline::punt(const Packet& packet, std::uint32_t layer3) noexcept {
   event.location = packet.source.raw();
   event.kind = verdict == SourceVerdict::kViolation ? protocol::LearnKind::kViolation : protocol::LearnKind::kMac;
   if (packet.source == Location()) {  // behind a VTEP that control has not installed yet
-    event.address = unknown_source_[static_cast<std::size_t>(&packet - burst_)];
+    event.address = unknown_source_[place_of(&packet)];
     protocol::LearnEvent vtep;
     vtep.overlay = overlay;
     vtep.location = kNoIndex;

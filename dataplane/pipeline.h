@@ -94,6 +94,11 @@ class Pipeline {
   template <typename Step>
   void for_each_packet(Batch& batch, Step&& step) noexcept;
 
+  template <typename Forward>
+  void for_each_overlay(Batch& batch, Forward&& forward) noexcept;
+  // By position in the burst in hand.
+  [[nodiscard]] std::size_t place_of(const Packet* packet) const noexcept { return static_cast<std::size_t>(packet - burst_); }
+
   void process_guest(Batch& batch, PortIndex ingress) noexcept;
   void process_underlay(Batch& batch) noexcept;
   void forward_from_tunnel(Batch& batch, OverlayIndex overlay_index) noexcept;

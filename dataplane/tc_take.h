@@ -16,14 +16,15 @@ namespace vx {
 class TcTake final : public TakePrograms {
  public:
   // Attaches the tc program, in place of a leftover of our own. `has_standby`: super-frames that a vnet header has no
-  // word for are left to the kernel's bridge. Throws std::runtime_error or std::system_error.
+  // word for, and frames that a worker is late for, are left to the kernel's bridge. Throws std::runtime_error or std::system_error.
   TcTake(const std::string& netdev, std::uint32_t ifindex, std::uint16_t queues, const FailOpenRule& rule, bool has_standby,
          const std::string& bpf_directory, TcIngress::Kind kind = TcIngress::Kind::kBest);
   ~TcTake() override;  // detaches; removes the clsact qdisc when it was ours
   TcTake(const TcTake&) = delete;
   TcTake& operator=(const TcTake&) = delete;
 
-  // The program for the socket of that queue (SO_ATTACH_BPF), which takes a frame while that queue's slot is fresh.
+  // The program for the socket of that queue (SO_ATTACH_BPF), which takes a frame while that queue's slot is fresh; without a
+  // standby later, too.
   [[nodiscard]] int filter(std::uint16_t queue) const noexcept;
   [[nodiscard]] volatile vxp_beat* heartbeat(std::uint16_t queue) noexcept;
 

@@ -14,9 +14,11 @@
 #include <sys/eventfd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "bench/frames.h"
+#include "config/load.h"
 #include "control/control.h"
 #include "dataplane/file_descriptor.h"
 #include "dataplane/run_dir.h"
@@ -29,33 +31,31 @@ namespace {
 constexpr std::size_t kMacs = 60'000;  // fdb-max-learned is 65,536
 const MacAddress kDestination = MacAddress::from_u48(0x02ffffffffff);
 
-config::PortSettings guest(const std::string& name) {
-  config::PortSettings port;
-  port.name = name;
-  port.driver = config::Driver::kTap;
-  port.vlans.members.insert_range(1, 100);
-  port.vlans.untagged.insert(1);
-  port.vlans.pvid = 1;
-  return port;
-}
+// A DPDK underlay needs no netdev.
+constexpr const char* kConfiguration = R"([vxlan]
+name = vxlan
+vxlan-id = 1000
+vxlan-local-tunnelip = 172.18.1.1
+vxlan-remoteip = 172.18.1.2
+[underlay]
+device = wire
+driver = dpdk:net_null0
+vtep-address = own
+mtu = 1400
+[bridge]
+name = bridge
+bridge-vids = 2-100
+[port]
+port = g1 driver=tap
+port = g2 driver=tap
+)";
 
-config::Settings settings() {
-  config::Settings s;
-  s.source = "bench";
-  s.vxlan.name = "vxlan";
-  s.vxlan.vni = kVni;
-  s.vxlan.local = kHere;
-  s.vxlan.remotes = {kThere};
-  s.vxlan.mtu = 1332;
-  s.underlay.device = "wire";
-  s.underlay.driver = config::Driver::kDpdk;  // needs no netdev
-  s.underlay.devargs = "net_null0";
-  s.underlay.own_address = true;
-  s.underlay.mtu = 1400;
-  s.bridge.name = "bridge";
-  s.bridge.vids.insert_range(2, 100);
-  s.ports = {guest("g1"), guest("g2")};
-  return s;
+config::Settings settings(const std::string& directory) {
+  const std::string path = directory + "/bench.conf";
+  std::ofstream(path) << kConfiguration;
+  const config::LoadResult loaded = config::load(path, {});
+  if (!loaded.settings) std::abort();
+  return *loaded.settings;
 }
 
 // The dataplane's half: ports in memory, one worker, the management thread.
@@ -130,7 +130,7 @@ double learn_all(std::uint32_t events_per_second, WorkerCounters& counters) {
   {
     Dataplane dataplane(directory, events_per_second);
     control::EventLoop loop;
-    control::Control control(loop, directory, {settings()}, [] { return config::LoadAllResult{}; });
+    control::Control control(loop, directory, {settings(directory)}, [] { return config::LoadAllResult{}; });
     loop.run_for(50);
     control::Learner& learner = control.overlays().at(0)->learner;
     // One MAC at g2, to which all others send.

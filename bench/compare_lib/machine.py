@@ -24,15 +24,18 @@ def is_complete():
 
 def build():
     """build/release, made or brought up to date; $VXPLANE_BUILD is taken as it is."""
-    if os.environ.get("VXPLANE_BUILD"):
-        return
-    folder = build_directory()
+    if not os.environ.get("VXPLANE_BUILD"):
+        make(build_directory(), TARGETS)
+
+
+def make(folder, targets, output=None):
+    """The targets in that build directory, which is made when it is not there. What the tools say goes to `output`."""
     if not os.path.exists(os.path.join(folder, "build.ninja")):
         # As tests/run does it, so that neither builds again what the other has built.
         subprocess.run(["cmake", "-G", "Ninja", "-S", REPOSITORY, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-Dwerror=ON",
                         "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"], check=True, stdout=subprocess.DEVNULL)
     environment = {"CCACHE_BASEDIR": REPOSITORY, "CCACHE_NOHASHDIR": "true", **os.environ}
-    subprocess.run(["ninja", "-C", folder, *TARGETS], check=True, env=environment)
+    subprocess.run(["ninja", "-C", folder, *targets], check=True, env=environment, stdout=output)
 
 
 def first_line(*command):

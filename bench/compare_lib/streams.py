@@ -10,13 +10,13 @@ import subprocess
 import time
 
 from cases import Failed, eventually
+from compare_lib.foreign import TICKS
 from instance import Instance
 from lab import Cable, Guest, Lab, core_of
 from nodes import make_node
 from transfer import address_of
 
 BUSY_SHARE = 0.10  # a measurement waits until the rest of the machine uses less
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Network:

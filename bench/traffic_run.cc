@@ -99,7 +99,7 @@ std::uint64_t Run::announce_from(const Place& place, std::uint32_t macs, MacAddr
   const std::uint64_t start = monotonic_ns();
   std::uint64_t sent = 0;
   for (; sent < macs && !stop_; ++sent) {
-    const auto frame = announcement(mac_of(static_cast<std::uint32_t>(sent)), to, options_.shape.vlan, outer);
+    const auto frame = announcement(mac_of(options_.shape.first_mac + static_cast<std::uint32_t>(sent)), to, options_.shape.vlan, outer);
     if (::send(socket.get(), frame.data(), frame.size(), 0) < 0 && errno != ENOBUFS)
       throw std::system_error(errno, std::system_category(), place.device + ": cannot announce");
     const auto due = start + static_cast<std::uint64_t>(static_cast<double>(sent + 1) * kNsPerSecond / options_.announce_rate);
@@ -114,7 +114,7 @@ std::uint64_t Run::announce() {
     // The generator's own first, by broadcast: what the sink's side then sends to it need not be flooded.
     if (!options_.learn) sent += announce_from(options_.from, options_.shape.source_macs, source_mac, kBroadcast, options_.shape.outer);
     if (!options_.sink_vni || options_.sink_outer)
-      sent += announce_from(options_.to, options_.shape.macs, destination_mac, source_mac(0), options_.sink_outer);
+      sent += announce_from(options_.to, options_.shape.macs, destination_mac, source_mac(options_.shape.first_mac), options_.sink_outer);
     sleep(kTaughtSeconds);
   }
   return sent;

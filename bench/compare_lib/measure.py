@@ -61,7 +61,9 @@ def cost(session, bed, cell):
         raise Failed("no rate to take a share of")
     session.announce(bed, way, macs)
     spent, result = cost_at(bed, way, saturated * COST_SHARE, size, macs)
-    a_frame = spent * session.tsc / max(result["pps"], 1)
+    if not result["pps"]:
+        raise Failed("no frame arrived")
+    a_frame = spent * session.tsc / result["pps"]
     far_end = session.alone(result["sent_pps"], size)
     return {"cycles": a_frame - far_end, "with_far_end": a_frame, "far_end": far_end, "pps": result["pps"], "loss": result["loss"]}
 
@@ -88,6 +90,8 @@ def latency(session, bed, cell):
     if not pps:
         raise Failed("no rate to take a half of")
     result = traffic.figures_of(traffic.run(bed, "encap", "--no-announce", size=64, macs=1000 if pps > 1000 else 1, rate=pps))
+    if result["loss"] == 1:
+        raise Failed("no frame arrived")
     return {**{key: value for key, value in result.items() if key.startswith("us_")}, "pps": pps, "loss": result["loss"], "of_zero_loss": source}
 
 
@@ -102,7 +106,7 @@ def learn(session, bed, cell):
     beside = traffic.Traffic(bed, "decap", "--no-announce", **known, seconds=LEARN_SECONDS + 0.3)
     try:
         began = time.monotonic()
-        new = traffic.run(bed, "encap", "--no-announce", "--learn", LEARN_RATE, seconds=LEARN_SECONDS, warmup=0, sender="af_xdp")
+        new = traffic.run(bed, "encap", "--no-announce", "--learn", LEARN_RATE, seconds=LEARN_SECONDS, warmup=0)
         sent_for = new["seconds"]
         learned, tail = settled_count(bed, before)
         kept = traffic.figures_of(beside.result())

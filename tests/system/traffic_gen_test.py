@@ -192,6 +192,10 @@ def taught(net):
     report = net.traffic("--macs", 50, "--flows", 200, "--source-macs", 3, "--rate", 2000, "--no-announce")
     check(report["announced"] == 0 and report["lost"] == 0 and report["flows"] == 200, f"{report}")
     check(flooded(net) == before, f"{flooded(net) - before} frames of {report['sent']} flooded")
+    net.middle.ip("link", "set", "br0", "type", "bridge", "fdb_flush")
+    net.traffic("--announce", "--macs", 50, "--source-macs", 3, "--mac-set", 1)
+    found = fdb(net, "out")
+    check(len(found) == 50 and all(mac.startswith("02:76:78:1") for mac in found), f"announced with --mac-set 1: {sorted(found)[:3]} ...")
 
 
 def loss_is_seen(net):
@@ -224,12 +228,13 @@ def searched(net):
 
 def learned(net):
     """--learn: the bridge has learned as many sources as frames were sent"""
-    net.middle.run("ip", "link", "set", "in", "type", "bridge_slave", "fdb_flush")
-    report = net.traffic("--learn", 2000)
-    check(report["sent"] >= 50 and report["rate"] == 2000, f"{report}")
-    sources = {mac for mac in fdb(net, "in") if mac.startswith("02:6c:")}
-    # Those of the warm-up too.
-    check(report["sent"] <= len(sources) <= report["sent"] + 120, f"{report['sent']} sent, {len(sources)} learned")
+    for sender in SENDERS:
+        net.middle.run("ip", "link", "set", "in", "type", "bridge_slave", "fdb_flush")
+        report = net.traffic("--learn", 2000, "--sender", sender)
+        check(report["sent"] >= 50 and report["rate"] == 2000, f"{sender}: {report}")
+        sources = {mac for mac in fdb(net, "in") if mac.startswith("02:6c:")}
+        # Those of the warm-up too.
+        check(report["sent"] <= len(sources) <= report["sent"] + 120, f"{sender}: {report['sent']} sent, {len(sources)} learned")
 
 
 def encapsulated(net):

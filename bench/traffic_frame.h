@@ -56,6 +56,8 @@ class FrameMaker {
   void begin(std::uint8_t run) noexcept;
   // Every frame from here on has a source MAC of its own.
   void learn() noexcept { is_learning_ = true; }
+  [[nodiscard]] bool is_learning() const noexcept { return is_learning_; }
+  [[nodiscard]] unsigned source_mac_at() const noexcept { return source_mac_at_; }  // bytes into the frame
   // What all frames share: zeros. Once for each buffer of length() bytes.
   void prepare(std::uint8_t* frame) const noexcept;
   // Headers and stamp of the next frame into a prepared buffer.

@@ -11,6 +11,7 @@
 const volatile __u32 vxt_header_bytes = 42;
 const volatile __u32 vxt_ifindex = 0;
 const volatile __u32 vxt_flow_count = 1;
+const volatile __u32 vxt_learn_at = 0; /* where the source MAC is, each another; 0: as the flow has it */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -34,6 +35,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct vxt_pace);
 } vxt_pace SEC(".maps");
+
+/* 02:6c and the number: learned_mac() of traffic_frame.h. */
+static __always_inline void put_new_source(__u8 *at, __u32 number)
+{
+	at[0] = 0x02;
+	at[1] = 0x6c;
+	at[2] = number >> 24;
+	at[3] = number >> 16;
+	at[4] = number >> 8;
+	at[5] = number;
+}
 
 static __always_inline int is_due(struct vxt_pace *pace, __u64 now)
 {
@@ -96,6 +108,10 @@ int vxt_send(struct xdp_md *ctx)
 		__builtin_memcpy(data, out->headers, 96);
 	else
 		return XDP_DROP;
+	if (vxt_learn_at == 6)
+		put_new_source(data + 6, pace->learned++);
+	else if (vxt_learn_at == 56)
+		put_new_source(data + 56, pace->learned++);
 	stamp->magic = VXT_MAGIC;
 	stamp->flow_run = *flow | pace->run << 24;
 	stamp->sent_ns = now;

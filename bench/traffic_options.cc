@@ -184,7 +184,6 @@ TrafficOptions parse_options(int argc, const char* const* argv) {
   if (options.search && options.learn) throw UsageError("--search and --learn: only one of them");
   if (options.search && options.rate != 0) throw UsageError("--search and --rate: only one of them");
   if (options.learn && options.rate != 0) throw UsageError("--learn and --rate: only one of them");
-  if (options.learn && options.sender == SenderKind::kXdpLive) throw UsageError("--learn: not with --sender xdp_live");
   if (options.is_announce_only && !options.is_announced) throw UsageError("--announce and --no-announce: only one of them");
   return options;
 }

@@ -25,14 +25,14 @@ constexpr double kNsPerSecond = 1e9, kUnitsPerNs = 65536;
 constexpr int kForever = 1 << 30;  // pages; a signal is to end it
 
 struct Constants {  // as traffic_live.bpf.c declares them
-  std::uint32_t header_bytes, ifindex, flow_count;
+  std::uint32_t header_bytes, ifindex, flow_count, learn_at;
 };
 
 class XdpLiveSender final : public Sender {
  public:
   XdpLiveSender(const FrameMaker& frames, const Place& place)
       : place_(place), flows_(frames.flows()), page_(frames.length()),
-        object_(VXT_SEND_OBJECT, Constants{frames.header_bytes(), ::if_nametoindex(place.device.c_str()), flows_},
+        object_(VXT_SEND_OBJECT, Constants{frames.header_bytes(), ::if_nametoindex(place.device.c_str()), flows_, frames.is_learning() ? frames.source_mac_at() : 0},
                 {{"vxt_out", flows_}, {"vxt_order", flows_}}),
         out_(object_.map("vxt_out"), sizeof(vxt_out) * flows_), order_(object_.map("vxt_order"), sizeof(std::uint64_t) * flows_) {
     for (std::uint32_t i = 0; i < flows_; ++i) {

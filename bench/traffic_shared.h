@@ -69,6 +69,8 @@ struct vxt_pace {
 	__u64 skipped;     /* frames */
 	__u32 run;
 	__u32 position;    /* in the order of flows: map vxt_order, array of __u32 */
+	__u32 learned;     /* source MACs used so far, where each frame has another */
+	__u32 reserved;
 };
 
 static inline __attribute__((always_inline)) __u32 vxt_log2(__u64 value)

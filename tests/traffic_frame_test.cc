@@ -158,7 +158,6 @@ TEST(TrafficOptions, SayWhatIsWrong) {
   EXPECT_EQ(refusal({"--outer", "1000,1.2.3.4,1.2.3,02:00:00:00:00:01,02:00:00:00:00:02"}), "--outer: 1.2.3: expected an IPv4 address");
   EXPECT_EQ(refusal({"--outer", "1000,1.2.3.4,1.2.3.5,02:00:00:00:00,02:00:00:00:00:02"}), "--outer: 02:00:00:00:00: expected a MAC address");
   EXPECT_EQ(refusal({"--search", "0", "--rate", "5"}), "--search and --rate: only one of them");
-  EXPECT_EQ(refusal({"--learn", "5", "--sender", "xdp_live"}), "--learn: not with --sender xdp_live");
   EXPECT_THAT(refusal({"--cpu-send", "1023"}), testing::StartsWith("--cpu-send 1023: "));
   EXPECT_THAT(refusal({"--colour", "red"}), testing::HasSubstr("--colour"));
 }

@@ -229,6 +229,29 @@ class VmNetwork:
         for guest in self.inside.values():
             guest.make()
 
+    def make_second_tunnel(self):
+        """`vxlan200`, VNI 2000, in mainvx: VLAN 200's from now on. krypton's kernel has no VLAN filtering: there VNI 2000 has a bridge of
+        its own, whose frames are untagged, with guest 32."""
+        outside = self.krypton.namespace
+        self.krypton.add_vxlan("vxlan200", 2000)
+        outside.ip("link", "add", "br200", "mtu", OVERLAY_MTU, "type", "bridge", "mcast_snooping", "0")
+        outside.run("sysctl", "-qw", "net.ipv6.conf.br200.disable_ipv6=1")
+        outside.ip("link", "set", "br200", "up")
+        outside.ip("link", "set", "vxlan200", "mtu", OVERLAY_MTU, "master", "br200", "up")
+        self.krypton.add_remote(self.krypton.vtep_of(1), "vxlan200")
+        far = Guest(self.lab, 32)
+        far.plug_veth(self.krypton, "tap132i0")
+        outside.ip("link", "set", "tap132i0", "master", "br200")
+        self.vm.script("bridge vlan del dev vxlan_mainvx vid 200",
+                       f"ip link add vxlan200 type vxlan id 2000 local {self.krypton.vtep_of(1)} dstport 4789",
+                       f"ip link set vxlan200 mtu {OVERLAY_MTU} master mainvx up",
+                       "bridge vlan del dev vxlan200 vid 1", "bridge vlan add dev vxlan200 vid 200 pvid untagged",
+                       f"bridge fdb append 00:00:00:00:00:00 dev vxlan200 dst {self.krypton.vtep}")
+        return far
+
+    def remove_second_tunnel(self):
+        self.vm.script("ip link del vxlan200", "bridge vlan add dev vxlan_mainvx vid 200")
+
     def give_tunnel_vlans(self):
         self.vm.run("bridge vlan add dev vxlan_mainvx vid 2-4094")
 

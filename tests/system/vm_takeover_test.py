@@ -233,8 +233,8 @@ def report(net, stream, allowed_ms):
     check(not wrong, lambda: "; ".join(wrong))
 
 
-def kernel_counts(net):
-    return sum(map(int, net.vm.run("cat /sys/class/net/vxlan_mainvx/statistics/[rt]x_packets").split()))
+def kernel_counts(net, device="vxlan_mainvx"):
+    return sum(map(int, net.vm.run(f"cat /sys/class/net/{device}/statistics/[rt]x_packets").split()))
 
 
 def vxplane_counts(net, *ports):
@@ -323,6 +323,31 @@ def steps(net):
 steps.limit_seconds = 200
 
 
+def second_tunnel(net):
+    """a second vxlan port of VNI 2000 comes with VLAN 200: that VLAN's guests reach theirs by it, nobody else's pings are lost; it goes again"""
+    def missed(outside):
+        return net.vm.pings({"200": (net.inside[21], f"-c 2 -i 0.3 -w 3 {outside.ipv4}")})
+    stream = PingStream(net.outside[12], net.inside[11])
+    stream.mark("second vxlan port comes")
+    far = net.make_second_tunnel()
+    net.within(lambda: not missed(far), 10, "VLAN 200 does not reach the guest of VNI 2000")
+    far.ping(net.inside[21].ipv4, size=OVERLAY_MTU)
+    check(missed(net.outside[22]), "VLAN 200 still goes by VNI 1000")
+    before = kernel_counts(net, "vxlan200"), vxplane_counts(net, "enp35s0")
+    far.ping(net.inside[21].ipv4, count=50, interval=0.01)
+    by_kernel, by_vxplane = kernel_counts(net, "vxlan200") - before[0], vxplane_counts(net, "enp35s0") - before[1]
+    check(by_vxplane >= 98 and by_kernel < 25, f"of 50 pings vxplane's ports count {by_vxplane} packets, the kernel's vxlan200 {by_kernel}")
+    row = net.vm.run(f"bridge fdb get {far.mac} br mainvx vlan 200", check=False)
+    check("dev vxlan200 " in row, f"the kernel's FDB: {row}")
+    stream.mark("second vxlan port goes")
+    net.remove_second_tunnel()
+    net.within(lambda: not missed(net.outside[22]), 10, "VLAN 200 does not come back to VNI 1000")
+    report(net, stream, {"second vxlan port comes": 0, "second vxlan port goes": 0})
+
+
+second_tunnel.limit_seconds = 200
+
+
 def after_a_reboot(net):
     """after a reboot ifupdown2 makes the bridge, then vxplane starts and forwards for it; nothing has failed"""
     for talk in net.talks:
@@ -356,6 +381,6 @@ if __name__ == "__main__":
     suite = Suite("vm_takeover")
     kernel = [made_by_ifupdown2, everybody_talks, vlans_are_apart, live_vlans, host_talks]
     vxplane = [installed_and_started, everybody_talks, fdb_is_true, vlans_are_apart, mtu_is_told, vxplane_forwards, transfers, live_vlans,
-               tap_comes_later, remote_by_ifreload, steps, host_talks, after_a_reboot]
+               tap_comes_later, remote_by_ifreload, steps, second_tunnel, host_talks, after_a_reboot]
     suite.group("Debian in qemu", machine, [*[by("kernel", case) for case in kernel], *[by("vxplane", case) for case in vxplane]])
     suite.main()

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/forwarding.h"
 #include "bench/frames.h"
 #include "dataplane/worker.h"
 
@@ -79,34 +80,8 @@ class LoopSwitch {
 
  private:
   void make_state(unsigned guest_count) {
-    state.underlay.port = 0;
-    state.underlay.mtu = 1500;
-    state.underlay.local = {kHere};
-    VlanTable vlans;
-    vlans.pvid = 1;
-    vlans.members.insert_range(1, 4094);
-    vlans.untagged.insert(1);
-    OverlayState overlay;
-    overlay.exists = true;
-    overlay.vni = kVni;
-    overlay.local = kHere;
-    overlay.udp_csum = udp_csum_;
-    overlay.fdb = fdb;
-    overlay.tunnel_vlans = std::make_shared<const VlanTable>(vlans);
-    overlay.vteps = VtepTable({make_vtep()});
-    state.ports.resize(guest_count + 1);
-    state.ports[0].port = underlay;
-    state.ports[0].is_underlay = true;
-    assignment.tx = {{underlay.get(), 0, nullptr}};
-    for (unsigned i = 1; i <= guest_count; ++i) {
-      guests.push_back(std::make_shared<LoopPort>("guest" + std::to_string(i)));
-      state.ports[i].port = guests.back();
-      state.ports[i].overlay = 0;
-      state.ports[i].vlans = overlay.tunnel_vlans;
-      overlay.ports.push_back(static_cast<PortIndex>(i));
-      assignment.tx.push_back({guests.back().get(), 0, nullptr});
-    }
-    state.overlays.push_back(overlay);
+    for (unsigned i = 1; i <= guest_count; ++i) guests.push_back(std::make_shared<LoopPort>("guest" + std::to_string(i)));
+    fill_state(state, assignment, underlay, {guests.begin(), guests.end()}, fdb, udp_csum_);
   }
 
   bool udp_csum_;

@@ -4,14 +4,20 @@
 
 import json
 import os
+import socket
+import struct
 import sys
+import tempfile
+import threading
+import time
 import unittest
 import xml.etree.ElementTree as ElementTree
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "bench"))
 
-from compare_lib import figures, moving, plots, report, session, targets  # noqa: E402
+from compare_lib import figures, in_memory, moving, plots, report, session, targets  # noqa: E402
+from cases import Failed  # noqa: E402
 from compare_lib.foreign import KTHREADD, foreign  # noqa: E402
 from compare_lib.plan import BUDGET_SECONDS, QUICK_SECONDS, Plan  # noqa: E402
 
@@ -56,6 +62,13 @@ class Plans(unittest.TestCase):
         self.assertLess(plan.seconds(), QUICK_SECONDS)
         self.assertEqual({kind for key in plan.beds() + plan.networks() for kind in [key.split("-")[0]]}, {"kernel", "vx"})
 
+    def test_the_memory_cells_are_counted_and_those_of_quick_are_none(self):
+        plan = Plan(only=["memory"])
+        self.assertEqual((plan.cells, Plan(quick=True).memory_cells), ([], []))
+        self.assertEqual({(way, size, macs) for way, size, macs in plan.memory_cells if size == 64}, {(way, 64, macs) for way in ("encap", "decap") for macs in (1, 1000, 100000)})
+        self.assertLess(plan.memory_seconds(), 40)
+        self.assertLess(set(plan.memory_cells), set(Plan(full=True).memory_cells))
+
     def test_full_has_every_cell_of_the_default(self):
         self.assertLessEqual({cell.key for cell in Plan().cells}, {cell.key for cell in Plan(full=True).cells})
 
@@ -99,6 +112,60 @@ class Memory(unittest.TestCase):
                                  row("encap/bytes:64/macs:1000/csum:1", "median", 82.0), row("decap/bytes:1332/macs:1/csum:0", "median", 79.0)]}
         self.assertEqual(session.memory_rows(output), {"encap/64/1000": 70.0, "decap/1332/1": 79.0})
 
+    def test_half_of_the_macs_are_here_and_no_two_are_the_same(self):
+        for macs, half in ((1, 1), (1000, 500), (100000, 50000)):
+            here, there = in_memory.macs_of(macs)
+            self.assertEqual([len(set(here)), len(set(there)), len({*here, *there})], [half, half, 2 * half])
+            self.assertTrue(all(mac[0] == 2 and len(mac) == 6 for mac in here + there))
+
+    def test_a_files_frames_go_where_the_way_goes_each_in_a_flow_of_its_own(self):
+        here, there = (set(macs) for macs in in_memory.macs_of(1000))
+        for way, at, to, source in (("encap", 0, there, here), ("decap", 50, here, there)):
+            frames = list(in_memory.frames_of(way, 64, 1000))
+            self.assertEqual({len(frame) for frame in frames}, {64 + at})
+            self.assertEqual(({frame[at:at + 6] for frame in frames}, {frame[at + 6:at + 12] for frame in frames}), (to, source))
+            self.assertEqual(len({frame[34:36] for frame in frames}), in_memory.LEAST_FRAMES)  # source ports, decap's those outside
+        self.assertEqual(len(list(in_memory.frames_of("decap", 1332, 1))), in_memory.LEAST_FRAMES)
+
+    def test_a_file_is_a_pcap(self):
+        with tempfile.NamedTemporaryFile() as file:
+            in_memory.write_pcap(file.name, [b"a" * 60, b"b" * 64])
+            data = file.read()
+        self.assertEqual((len(data), data[:4], data[20:24]), (24 + 16 + 60 + 16 + 64, struct.pack("=I", 0xA1B2C3D4), struct.pack("=I", 1)))
+        self.assertEqual(struct.unpack_from("=II", data, 24 + 8), (60, 60))
+
+    def test_of_the_threads_the_busiest_counts(self):
+        text = """pmd thread numa_id 0 core_id 1:
+  packets received: 6898976
+  miss with success upcall: 3
+  avg processing cycles per packet: 250.07 (1725212799/6898976)
+main thread:
+  packets received: 7
+  miss with success upcall: 2
+  avg processing cycles per packet: 9.00 (63/7)
+"""
+        self.assertEqual(in_memory.figures_of_pmd(text), (6898976, 1725212799, 3))
+        self.assertEqual(in_memory.figures_of_pmd("main thread:\n  packets received: 0\n"), (0, 0, 0))
+
+    def test_answers_that_arrive_in_pieces_are_put_together_and_a_refusal_is_told(self):
+        ends = socket.socketpair()
+        control = in_memory.Unixctl.__new__(in_memory.Unixctl)
+        control.socket, control.decoder, control.text, control.number = ends[0], json.JSONDecoder(), "", 0
+        with ends[0], ends[1] as switch:
+            def serve():
+                switch.recv(65536)
+                for part in ('{"id":0,"result":"one","error":null}{"id":1,"res', 'ult":"two","error":null}'):
+                    switch.sendall(part.encode())
+                    time.sleep(0.02)
+                switch.recv(65536)
+                switch.sendall(b'{"id":2,"result":null,"error":"no such bridge\\n"}')
+            server = threading.Thread(target=serve)
+            server.start()
+            self.assertEqual(control.calls([("a", ()), ("b", ("c",))]), ["one", "two"])
+            with self.assertRaisesRegex(Failed, "OVS: no such bridge"):
+                control.call("d")
+            server.join()
+
 
 class Goals(unittest.TestCase):
     def test_at_least_and_at_most(self):
@@ -130,6 +197,16 @@ class Reports(unittest.TestCase):
     def test_what_did_not_run_is_told_with_its_reason(self):
         text = report.text_of(canned())
         self.assertIn("`ovs`: package openvswitch-switch-dpdk is not installed", text)
+
+    def test_without_ovs_the_memory_table_is_vxplanes_and_the_reason_is_told(self):
+        made = canned()
+        made["memory_ports"]["ovs"] = {}
+        made["refused"]["in memory, OVS-DPDK"] = "no /usr/lib/openvswitch"
+        text = report.text_of(made)
+        self.assertIn("| encap, 64 B, 1,000 MACs | 70.6 | 76.0 | 142 | 66.0 |", text)
+        self.assertNotIn("| OVS-DPDK, in all", text)
+        self.assertIn("- `in memory, OVS-DPDK`: no /usr/lib/openvswitch", text)
+        self.assertNotIn("net_null", report.text_of({**made, "memory_ports": {}}))
 
     def test_plots_are_well_formed_and_name_everybody(self):
         found = plots.scripts(canned())

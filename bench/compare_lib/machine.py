@@ -10,7 +10,7 @@ import time
 from compare_lib import REPOSITORY
 from lab import build_directory
 
-TARGETS = ["vxplane-dataplane", "vxplane-control", "vxctl", "bpf", "vxplane-traffic", "pipeline_bench"]
+TARGETS = ["vxplane-dataplane", "vxplane-control", "vxctl", "bpf", "vxplane-traffic", "pipeline_bench", "dpdk_bench"]
 
 
 def install_packages():

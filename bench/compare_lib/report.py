@@ -41,16 +41,29 @@ def target_table(report):
 
 
 def memory_table(report):
-    memory = report.get("memory")
-    if not memory:
-        return ""
+    """What was measured without a wire: vxplane's work alone, and beside it that of both on DPDK's ports."""
+    memory, ports = report.get("memory") or {}, report.get("memory_ports") or {}
+    keys = [f"{way}/{size}/{macs}" for way in ("encap", "decap") for size in (64, 1332) for macs in (1, 1000, 100000)]
+    names = [name for name in ("vxplane", "ovs") if ports.get(name)]
     rows = []
-    for way in ("encap", "decap"):
-        for size in (64, 1332):
-            values = [memory.get(f"{way}/{size}/{macs}") for macs in (1, 1000, 100000)]
-            rows.append([way, f"{size} B", *(digits(value) if value is not None else "-" for value in values)])
-    return ("## In memory\n\nTSC cycles a packet above the I/O floor, outer checksum off (`pipeline_bench`): vxplane's own work, without any driver.\n\n"
-            + table(["way", "inner frame", "1 MAC", "1,000", "100,000"], rows))
+    for key in keys:
+        if key not in memory and not any(key in ports[name] for name in names):
+            continue
+        way, size, macs = key.split("/")
+        cells = [digits(memory[key]) if key in memory else "-"]
+        for figure in ("above", "total", "floor"):
+            cells += [digits(ports[name][key][figure]) if key in ports[name] else "-" for name in names]
+        rows.append([f"{way}, {size} B, {figures.count(int(macs))}", *cells])
+    if not rows:
+        return ""
+    titles = {"vxplane": "vxplane", "ovs": "OVS-DPDK"}
+    header = ["cycles a packet", "vxplane, rings in memory", *(f"{titles[name]}, {word}" for word in ("above the floor", "in all", "floor") for name in names)]
+    text = "TSC cycles a packet above the I/O floor, outer checksum off (`pipeline_bench`): vxplane's own work, without any driver."
+    if names:
+        text += (" Beside it the same on DPDK's ports: a file's frames come in over and over (`net_pcap`, infinite_rx) and leave through `net_null`, "
+                 "each frame another flow, one worker. The floor is the same switch on the same ports that only passes them on: for vxplane receive and send, "
+                 "for OVS one flow to `output`; it parses and looks up even then, so that less of its work is above its floor. OVS's figures are those of `pmd-stats-show`.")
+    return f"## In memory\n\n{text}\n\n{table(header, rows)}"
 
 
 def figure_of(report, cell, contender, key):

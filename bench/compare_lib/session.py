@@ -9,7 +9,7 @@ import sys
 import time
 
 from cases import Failed, eventually
-from compare_lib import figures, machine, measure, traffic
+from compare_lib import figures, in_memory, machine, measure, traffic
 from compare_lib.bed import BY_KEY, AloneBed, Bed
 from compare_lib.contenders import make_any
 from compare_lib.foreign import Watch
@@ -37,7 +37,7 @@ class Session:
         self.plan, self.deadline, self.loss, self.search_seconds = plan, deadline, loss, search_seconds
         self.beds, self.networks, self.refused = {}, {}, {}
         self.trials, self.failures = {}, {}  # {cell key: {contender: [...]}}
-        self.alone_points, self.announced, self.memory = {}, {}, None
+        self.alone_points, self.announced, self.memory, self.memory_ports = {}, {}, None, {}
         self.tsc = machine.tsc_hz()
         self.spare = SPARE_SHARE * plan.budget if plan.budget else 600.0  # seconds for trials that others have disturbed
 
@@ -173,6 +173,13 @@ class Session:
             raise Failed(f"pipeline_bench: exit {done.returncode}")
         self.memory = memory_rows(json.loads(done.stdout))
 
+    def measure_memory_ports(self):
+        """vxplane and OVS-DPDK on DPDK's ports without a wire."""
+        def note(name, reason):
+            self.refused[name] = reason
+            say(f"{name}: not run: {reason}")
+        self.memory_ports = in_memory.measure(self.plan.memory_cells, note)
+
     # ---- telling ----
 
     def report(self):
@@ -191,7 +198,7 @@ class Session:
                     rows[key]["failed_once"] = self.failures[cell.key][key]
         titles = {**{key: contender.title for key, contender in BY_KEY.items()}, **{f"tcp {key}": title for key, title in NETWORK_TITLES.items()}}
         return {"machine": machine.describe(), "plan": {"full": self.plan.full, "quick": self.plan.quick, "rounds": self.plan.rounds}, "titles": titles, "cells": cells,
-                "results": results, "refused": self.refused, "memory": self.memory, "alone": self.alone_points, "tsc_hz": self.tsc}
+                "results": results, "refused": self.refused, "memory": self.memory, "memory_ports": self.memory_ports, "alone": self.alone_points, "tsc_hz": self.tsc}
 
 
 def memory_rows(output):

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench/compare as its user meets it: a quick run, a contender that does not start, Ctrl-C."""
+"""bench/compare as its user meets it: a quick run, a contender that does not start, two switches without a wire, Ctrl-C."""
 
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -88,7 +89,27 @@ def interrupted():
             check(not remains(process.pid), f"after {seconds} s left: {remains(process.pid)}")
 
 
+def without_a_wire():
+    """vxplane and OVS-DPDK on DPDK's ports in memory: every frame comes out, the floor is below the whole; without OVS vxplane alone"""
+    sys.path.insert(0, os.path.dirname(COMPARE))
+    from compare_lib import contenders, in_memory
+    cells, reasons = [("encap", 64, 1000), ("decap", 64, 1), ("encap", 1332, 1)], []
+    found = in_memory.measure(cells, lambda *words: reasons.append(words))
+    check(not reasons, f"{reasons}")
+    for name in ("vxplane", "ovs"):
+        check(set(found[name]) == {f"{way}/{size}/{macs}" for way, size, macs in cells}, f"{name}: {found}")
+        for key, row in found[name].items():
+            check(20 < row["floor"] < row["total"] and row["above"] > 0, f"{name}, {key}: {row}")
+    contenders.VSWITCHD, program = "/nonexistent", contenders.VSWITCHD
+    try:
+        found = in_memory.measure(cells[:1], lambda *words: reasons.append(words))
+    finally:
+        contenders.VSWITCHD = program
+    check(reasons == [("in memory, OVS-DPDK", "no /nonexistent: package openvswitch-switch-dpdk is not installed")], f"{reasons}")
+    check(found["ovs"] == {} and list(found["vxplane"]) == ["encap/64/1000"], f"{found}")
+
+
 if __name__ == "__main__":
     suite = Suite("compare")
-    suite.group("compare", None, [quick, refused, interrupted])
+    suite.group("compare", None, [quick, refused, without_a_wire, interrupted])
     suite.main()

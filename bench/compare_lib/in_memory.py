@@ -24,6 +24,7 @@ from lab import Cable, Lab, binary, run
 
 NODE_MAC, FAR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
 VNI, VTEP, FAR_VTEP = 1000, "172.18.1.1", "172.18.1.2"
+SLOW_FLOOR, MOST_TRIES = 1.2, 6
 LEAST_FRAMES = 512  # of a file: so many flows there are with one MAC, too
 WINDOWS, WINDOW_SECONDS = 12, 0.03
 MOST_SETTLE_SECONDS = 12
@@ -72,6 +73,40 @@ def write_pcap(path, frames):
 
 
 # ---- vxplane ----
+
+def pipeline_rows(output):
+    """{"encap/64/1000": (cycles of the floor, cycles above it)}, medians, checksum off, of pipeline_bench's JSON."""
+    rows = {}
+    for row in output["benchmarks"]:
+        words = dict(word.split(":", 1) for word in row["name"].split("/") if ":" in word)
+        way = next((part for part in row["name"].split("/") if part in ("encap", "decap")), None)
+        if way and row.get("aggregate_name") == "median" and words.get("csum", "0") == "0" and "above_floor" in row:
+            rows[f"{way}/{words['bytes']}/{words['macs']}"] = (row["floor"], row["above_floor"])
+    return rows
+
+
+def slow_keys(rows):
+    """Those measured while the machine was slow, for a neighbour of a virtual one or for its frequency: the floor, which is the same
+    work for all of a way, says so."""
+    least = {way: min(floor for key, (floor, _) in rows.items() if key.startswith(way)) for way in {key.split("/")[0] for key in rows}}
+    return [key for key, (floor, _) in rows.items() if floor > SLOW_FLOOR * least[key.split("/")[0]]]
+
+
+def measure_pipeline():
+    """{"encap/64/1000": cycles above the floor} of pipeline_bench; what a slow machine measured is measured again."""
+    wanted, rows = "(encap|decap)/.*csum:0", {}
+    for _ in range(MOST_TRIES):
+        done = subprocess.run([binary("pipeline_bench"), f"--benchmark_filter={wanted}", "--benchmark_format=json"], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            raise Failed(f"pipeline_bench: exit {done.returncode}")
+        for key, row in pipeline_rows(json.loads(done.stdout)).items():
+            rows[key] = min(row, rows.get(key, row))
+        if not (slow := slow_keys(rows)):
+            break
+        wanted = "|".join("/".join((way, f"bytes:{size}", f"macs:{macs}", "csum:0")) for way, size, macs in (key.split("/") for key in slow))
+    return {key: above for key, (_, above) in rows.items()}
+
 
 def measure_vxplane(way, path):
     worker, _ = cores_of(1)

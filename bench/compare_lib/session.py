@@ -15,7 +15,6 @@ from compare_lib.contenders import make_any
 from compare_lib.foreign import Watch
 from compare_lib.plan import TCP_SECONDS
 from compare_lib.streams import Network
-from lab import binary
 from transfer import address_of
 
 MOST_OTHERS, MOST_TRIES, SPARE_SHARE = 0.1, 3, 0.1  # of a CPU; trials; of the budget
@@ -167,11 +166,7 @@ class Session:
 
     def measure_memory(self):
         """pipeline_bench: cycles of vxplane's own work, ports in memory."""
-        done = subprocess.run([binary("pipeline_bench"), "--benchmark_filter=(encap|decap)/.*csum:0", "--benchmark_format=json"], stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            raise Failed(f"pipeline_bench: exit {done.returncode}")
-        self.memory = memory_rows(json.loads(done.stdout))
+        self.memory = in_memory.measure_pipeline()
 
     def measure_memory_ports(self):
         """vxplane and OVS-DPDK on DPDK's ports without a wire."""
@@ -199,17 +194,6 @@ class Session:
         titles = {**{key: contender.title for key, contender in BY_KEY.items()}, **{f"tcp {key}": title for key, title in NETWORK_TITLES.items()}}
         return {"machine": machine.describe(), "plan": {"full": self.plan.full, "quick": self.plan.quick, "rounds": self.plan.rounds}, "titles": titles, "cells": cells,
                 "results": results, "refused": self.refused, "memory": self.memory, "memory_ports": self.memory_ports, "alone": self.alone_points, "tsc_hz": self.tsc}
-
-
-def memory_rows(output):
-    """{"encap/64/1000": cycles above the floor}, medians, checksum off, of pipeline_bench's JSON."""
-    rows = {}
-    for row in output["benchmarks"]:
-        words = dict(word.split(":", 1) for word in row["name"].split("/") if ":" in word)
-        way = next((part for part in row["name"].split("/") if part in ("encap", "decap")), None)
-        if way and row.get("aggregate_name") == "median" and words.get("csum", "0") == "0" and "above_floor" in row:
-            rows[f"{way}/{words['bytes']}/{words['macs']}"] = row["above_floor"]
-    return rows
 
 
 def write_json(path, value):

@@ -64,8 +64,14 @@ class Port {
   [[nodiscard]] virtual TxOffloads tx_offloads() const noexcept { return {}; }
   [[nodiscard]] virtual std::uint16_t rx_queues() const noexcept = 0;
   [[nodiscard]] virtual std::uint16_t tx_queues() const noexcept = 0;  // fewer than workers: the worker locks
-  // A descriptor that polls readable when `queue` has frames, or -1: an adaptive worker then naps instead.
+  // A descriptor that polls readable when `queue` has frames, or -1: an adaptive worker then has its interrupts, or naps instead.
   [[nodiscard]] virtual int rx_fd(std::uint16_t queue) const noexcept = 0;
+  // Where rx_fd() is -1 and the device can interrupt for `queue`: a descriptor that turns readable with every interrupt, or -1. Nobody reads
+  // it: it is to be watched edge-triggered. Constant for the port's life.
+  [[nodiscard]] virtual int rx_interrupt_fd(std::uint16_t) const noexcept { return -1; }
+  // Asks for an interrupt when `queue` gets frames, or for none from now on; the worker's thread, which then looks at the queue once
+  // more before it sleeps. False: the device refuses, and the worker naps.
+  [[nodiscard]] virtual bool ask_for_rx_interrupt(std::uint16_t /*queue*/, bool /*is_wanted*/) noexcept { return false; }
   // False once the netdev behind it is gone; the management thread asks about once a second.
   [[nodiscard]] virtual bool is_alive() const noexcept { return true; }
   // Frames the back end lost before rx() or after tx() (ring full, kernel refusal); cumulative.

@@ -182,6 +182,10 @@ class EthdevPort final : public Port {
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return rx_queues_; }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return tx_queues_; }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return sockets_.descriptor(queue); }
+  [[nodiscard]] int rx_interrupt_fd(std::uint16_t queue) const noexcept override { return has_interrupts_ ? interrupt_fds_[queue] : -1; }
+  [[nodiscard]] bool ask_for_rx_interrupt(std::uint16_t queue, bool is_wanted) noexcept override {
+    return (is_wanted ? rte_eth_dev_rx_intr_enable(port_, queue) : rte_eth_dev_rx_intr_disable(port_, queue)) == 0;
+  }
   [[nodiscard]] bool is_alive() const noexcept override {
     return ifindex_ != 0 ? netdev::index(name()) == ifindex_ : rte_eth_dev_is_valid_port(port_) != 0;
   }
@@ -229,7 +233,17 @@ class EthdevPort final : public Port {
     tx_queues_ = std::min({settings.queues, info.max_tx_queues, std::uint16_t{VXP_MAX_QUEUES}});
     if (rx_queues_ == 0 || tx_queues_ == 0) throw std::runtime_error(name() + ": the device has no queues");
 
+    for (std::uint16_t q = 0; settings.is_underlay && q < rx_queues_; ++q)
+      reassembly_.push_back(std::make_unique<IpReassembly>(pool_));
+    // Drivers without interrupts, and devices bound to a kernel driver without, say so here or when they start.
+    if (ifindex_ != 0 || !start_device(settings, info, true)) (void)start_device(settings, info, false);
+    sockets_.end();
+  }
+
+  // False: not with interrupts. Without, what fails is thrown.
+  bool start_device(const EthdevSettings& settings, const rte_eth_dev_info& info, bool with_interrupts) {
     rte_eth_conf conf{};
+    conf.intr_conf.rxq = with_interrupts;
     conf.rxmode.mtu = settings.mtu;
     if (settings.is_guest) offloads_ = offloads_of(info);
     conf.txmode.offloads = offloads_.tx;
@@ -239,7 +253,9 @@ class EthdevPort final : public Port {
       conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
       conf.rx_adv_conf.rss_conf.rss_hf = info.flow_type_rss_offloads & hash;
     }
-    check(rte_eth_dev_configure(port_, rx_queues_, tx_queues_, &conf), "cannot configure the device");
+    const int configured = rte_eth_dev_configure(port_, rx_queues_, tx_queues_, &conf);
+    if (configured != 0 && with_interrupts) return false;
+    check(configured, "cannot configure the device");
     std::uint16_t rx_ring = settings.descriptors, tx_ring = settings.descriptors;
     check(rte_eth_dev_adjust_nb_rx_tx_desc(port_, &rx_ring, &tx_ring), "cannot size its rings");
     const auto socket = static_cast<unsigned>(rte_eth_dev_socket_id(port_));
@@ -248,10 +264,19 @@ class EthdevPort final : public Port {
     for (std::uint16_t q = 0; q < tx_queues_; ++q)
       check(rte_eth_tx_queue_setup(port_, q, tx_ring, socket, nullptr), "cannot set up a send queue");
     if (settings.is_guest) (void)rte_eth_promiscuous_enable(port_);  // software devices have none to switch
-    for (std::uint16_t q = 0; settings.is_underlay && q < rx_queues_; ++q)
-      reassembly_.push_back(std::make_unique<IpReassembly>(pool_));
-    check(rte_eth_dev_start(port_), "cannot start the device");
-    sockets_.end();
+    const int started = rte_eth_dev_start(port_);
+    if (!with_interrupts) check(started, "cannot start the device");
+    if (started == 0 && with_interrupts) take_interrupts();
+    return started == 0;
+  }
+
+  // All queues or none: a worker with one that only naps can find would nap anyway.
+  void take_interrupts() noexcept {
+    has_interrupts_ = true;
+    for (std::uint16_t q = 0; q < rx_queues_; ++q) {
+      interrupt_fds_[q] = rte_eth_dev_rx_intr_ctl_q_get_fd(port_, q);
+      has_interrupts_ = has_interrupts_ && interrupt_fds_[q] >= 0 && ask_for_rx_interrupt(q, true) && ask_for_rx_interrupt(q, false);
+    }
   }
 
   // How buffers are found that the PMD keeps at its end: in the rings, or the caller knows them.
@@ -338,6 +363,8 @@ class EthdevPort final : public Port {
   std::vector<std::unique_ptr<IpReassembly>> reassembly_;  // one a receive queue; none: not an underlay
   std::uint16_t port_ = RTE_MAX_ETHPORTS;
   std::uint16_t rx_queues_ = 0, tx_queues_ = 0;
+  std::array<int, VXP_MAX_QUEUES> interrupt_fds_{};
+  bool has_interrupts_ = false;
   std::atomic<std::uint64_t> foreign_lost_{0};
 };
 

@@ -14,7 +14,9 @@
 #include <cerrno>
 #include <system_error>
 #include <thread>
+#include <utility>
 
+#include "dataplane/arrival_forecast.h"
 #include "dataplane/clock.h"
 #include "dataplane/pipeline.h"
 
@@ -62,12 +64,15 @@ struct Worker::Impl {
   unsigned poll_once() noexcept;
   void take_published(std::uint64_t sequence) noexcept;
   void arm() noexcept;
+  bool ask_for_interrupts(bool are_wanted) noexcept;
   void take_snapshot(std::uint64_t request) noexcept;
   void send_injected() noexcept;
   void beat() noexcept;
   void drop_stalled() noexcept;
   void tell_news(bool at_once) noexcept;
   void sleep() noexcept;
+  void wait(bool all_wake_it) noexcept;
+  void note_packets(bool was_asleep) noexcept;
   void adapt_spin() noexcept;
   void wake() noexcept;
 
@@ -84,9 +89,11 @@ struct Worker::Impl {
   std::uint64_t now_ns = 0, busy_at_ns = 0, last_beat_ns = 0, last_told_ns = 0;
   std::uint64_t beaten_ns = 0;  // as last_beat_ns, but not made 0 so that the next one comes at once
   std::uint64_t spin_ns = nanoseconds(config.spin);  // now; up to config.longest_spin
+  ArrivalForecast forecast{nanoseconds(config.longest_spin)};
+  bool is_woken = false;  // by packets, since it was last awake
   std::uint64_t taken_sequence = 0, taken_snapshot = 0;
   bool news_pending = false;
-  bool has_queue_without_fd = false;
+  bool has_queue_without_fd = false, has_interrupts = false;
   int epoll_fd = -1;
   PollMode armed_poll = PollMode::kAdaptive;  // what epoll_fd was set up for
 
@@ -152,18 +159,29 @@ void Worker::Impl::arm() noexcept {
   if (epoll_fd >= 0) close(epoll_fd);
   armed_poll = poll.load(std::memory_order_relaxed);
   epoll_fd = armed_poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
-  has_queue_without_fd = false;
-  const auto add = [this](int fd) {
+  has_queue_without_fd = has_interrupts = false;
+  const auto add = [this](int fd, std::uint32_t how = 0) {
     epoll_event event{};
-    event.events = EPOLLIN;
+    event.events = EPOLLIN | how;
     event.data.fd = fd;
-    return fd >= 0 && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+    return fd >= 0 && (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST);
   };
   if (epoll_fd < 0) return;
   (void)add(wake_fd);
   if (assignment == nullptr) return;
+  for (const RxQueueRef& queue : assignment->rx) {
+    if (add(queue.port->rx_fd(queue.queue))) continue;
+    if (add(queue.port->rx_interrupt_fd(queue.queue), EPOLLET)) has_interrupts = true;
+    else has_queue_without_fd = true;
+  }
+}
+
+// Of the queues that have them. False: one refuses.
+bool Worker::Impl::ask_for_interrupts(bool are_wanted) noexcept {
+  bool agree = true;
   for (const RxQueueRef& queue : assignment->rx)
-    if (!add(queue.port->rx_fd(queue.queue)) && errno != EEXIST) has_queue_without_fd = true;
+    if (queue.port->rx_interrupt_fd(queue.queue) >= 0 && !queue.port->ask_for_rx_interrupt(queue.queue, are_wanted)) agree = false;
+  return agree;
 }
 
 void Worker::Impl::take_snapshot(std::uint64_t request) noexcept {
@@ -215,28 +233,35 @@ void Worker::Impl::tell_news(bool at_once) noexcept {
 
 void Worker::Impl::sleep() noexcept {
   sleeping.store(true, std::memory_order_seq_cst);  // before poll_once() looks for news, sequentially consistent too
+  const bool have_agreed = !has_interrupts || ask_for_interrupts(true);
+  const std::uint64_t asked_sequence = taken_sequence;
   const unsigned received = poll_once();
-  if (received != 0) busy_at_ns = now_ns;
-  if (received == 0 && !pipeline.is_holding() && !stopping.load(std::memory_order_seq_cst)) {
-    epoll_event events[8];
-    auto nap = nanoseconds(config.sleep_at_most);
-    if (has_queue_without_fd || epoll_fd < 0)
-      nap = std::min(nap, std::clamp((now_ns - busy_at_ns) / kNapPerIdle, kShortestNapNs, kLongestNapNs));
-    const timespec timeout{static_cast<time_t>(nap / 1'000'000'000), static_cast<long>(nap % 1'000'000'000)};
-    if (epoll_fd < 0) {
-      (void)nanosleep(&timeout, nullptr);
-    } else {
-      const int ready = epoll_pwait2(epoll_fd, events, 8, &timeout, nullptr);
-      bool is_packet = false;
-      for (int i = 0; i < ready; ++i) {
-        std::uint64_t count;
-        if (events[i].data.fd == wake_fd) (void)!read(wake_fd, &count, sizeof count);
-        else is_packet = true;
-      }
-      if (is_packet) adapt_spin();
-    }
-  }
+  if (received != 0) note_packets(false);
+  else if (!pipeline.is_holding() && !stopping.load(std::memory_order_seq_cst) && taken_sequence == asked_sequence) wait(have_agreed);
+  if (has_interrupts) (void)ask_for_interrupts(false);
   sleeping.store(false, std::memory_order_relaxed);
+}
+
+void Worker::Impl::wait(bool all_wake_it) noexcept {
+  auto nap = nanoseconds(config.sleep_at_most);
+  if (has_queue_without_fd || !all_wake_it || epoll_fd < 0)
+    nap = std::min(nap, std::clamp((now_ns - busy_at_ns) / kNapPerIdle, kShortestNapNs, kLongestNapNs));
+  if (forecast.wake_at() > now_ns) nap = std::min(nap, forecast.wake_at() - now_ns);
+  const timespec timeout{static_cast<time_t>(nap / 1'000'000'000), static_cast<long>(nap % 1'000'000'000)};
+  epoll_event events[8];
+  const int ready = epoll_fd >= 0 ? epoll_pwait2(epoll_fd, events, 8, &timeout, nullptr) : nanosleep(&timeout, nullptr);
+  for (int i = 0; i < ready; ++i) {
+    std::uint64_t count;
+    if (events[i].data.fd == wake_fd) (void)!read(wake_fd, &count, sizeof count);
+    else is_woken = true;
+  }
+  if (ready == 0) forecast.woke(now_ns + nap, monotonic_ns());
+  if (is_woken) adapt_spin();
+}
+
+void Worker::Impl::note_packets(bool was_asleep) noexcept {
+  busy_at_ns = now_ns;
+  forecast.received(now_ns, was_asleep);
 }
 
 // A packet came while it slept. Waking costs the packet tens of microseconds, spinning costs a core: it pays where spinning
@@ -252,13 +277,14 @@ void Worker::run() noexcept {
   w.running.store(true, std::memory_order_seq_cst);
   (void)prctl(PR_SET_TIMERSLACK, 1000UL);  // naps are meant in microseconds
   while (!w.stopping.load(std::memory_order_relaxed)) {
+    const bool was_asleep = std::exchange(w.is_woken, false);
     if (w.poll_once() != 0) {
-      w.busy_at_ns = w.now_ns;
+      w.note_packets(was_asleep);
       continue;
     }
     const PollMode poll = w.poll.load(std::memory_order_relaxed);
     if (poll != w.armed_poll) [[unlikely]] w.arm();
-    if (poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < w.spin_ns)
+    if (poll == PollMode::kBusy || w.now_ns - w.busy_at_ns < w.spin_ns || w.forecast.is_due(w.now_ns))
       __builtin_ia32_pause();
     else
       w.sleep();

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <rte_ip.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
@@ -17,6 +18,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "dataplane/file_descriptor.h"
 #include "dataplane/layer3.h"
 #include "dataplane/mbuf_offload.h"
 #include "dataplane/port_drivers.h"
@@ -701,6 +703,35 @@ class VhostTest : public OffloadTest {
   }
   MadePort vhost_, guest_;
 };
+
+// net_vhost and net_virtio_user interrupt, both by an eventfd.
+TEST_F(VhostTest, InterruptsComeWhileAskedForOnly) {
+  const auto watch = [](const MadePort& made) {
+    const int set = epoll_create1(EPOLL_CLOEXEC);
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    EXPECT_EQ(epoll_ctl(set, EPOLL_CTL_ADD, made.port->rx_interrupt_fd(0), &event), 0);
+    return set;
+  };
+  const auto is_signalled = [](int set, int ms) {
+    epoll_event event{};
+    return epoll_wait(set, &event, 1, ms) == 1;
+  };
+  const Frame frame{FrameBuilder().eth(kGuestMac, kFarMac).payload(200).build(), {}};
+  for (const auto& [from, to] : {std::pair{guest_, vhost_}, std::pair{vhost_, guest_}}) {
+    EXPECT_EQ(to.port->rx_fd(0), -1);
+    ASSERT_GE(to.port->rx_interrupt_fd(0), 0);
+    const FileDescriptor set(watch(to));
+    for (int round = 0; round < 3; ++round) {
+      ASSERT_TRUE(to.port->ask_for_rx_interrupt(0, true));
+      EXPECT_EQ(pass(from, to, frame).size(), 1u);
+      EXPECT_TRUE(is_signalled(set.get(), 1000)) << round;
+      ASSERT_TRUE(to.port->ask_for_rx_interrupt(0, false));
+      EXPECT_EQ(pass(from, to, frame).size(), 1u);
+      EXPECT_FALSE(is_signalled(set.get(), 20)) << round;
+    }
+  }
+}
 
 TEST_F(VhostTest, SuperFramesAndPartialChecksumsPass) {
   EXPECT_TRUE(guest_.port->tx_offloads().checksum && guest_.port->tx_offloads().tcp4 && guest_.port->tx_offloads().tcp6);

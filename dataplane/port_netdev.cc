@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A netdev whose other end is another process's or namespace's (QEMU's tap, a veth), through packet sockets.
-// The only file that includes if_packet.
 //
-// recvmmsg straight into the pool's buffers rather than a mapped ring: a ring would be one copy more, as its
-// frames lie outside the pool. PACKET_VNET_HDR carries partial checksums and super-frames as metadata, both ways.
+// Frames come through a mapped ring (packet_ring.h), super-frames by recvmmsg straight into the pool's buffers.
+// PACKET_VNET_HDR carries partial checksums and super-frames as metadata, both ways.
 // One socket a queue, joined by PACKET_FANOUT without rollover: that would tear flows apart when a socket fills up.
 //
 // Sent frames take the kernel's usual way through the qdisc. PACKET_QDISC_BYPASS is no faster on veth (measured) and drops
@@ -25,6 +24,7 @@
 
 #include "dataplane/file_descriptor.h"
 #include "dataplane/netdev.h"
+#include "dataplane/packet_ring.h"
 #include "dataplane/port_drivers.h"
 #include "dataplane/super_frame.h"
 #include "dataplane/tally.h"
@@ -44,8 +44,8 @@ namespace {
 
 // Of the kernel's memory, which a super-frame takes a little more than its size of; the kernel doubles them.
 constexpr int kReceiveBufferBytes = 8 << 20, kSendBufferBytes = 4 << 20;
-// Messages asked for in one system call: few when the last brought few, for each one costs although it stays empty.
-constexpr unsigned kMessages = 32, kFewMessages = 4;
+constexpr unsigned kMessages = 32;  // super-frames of one system call
+constexpr unsigned kPollsInVain = 1024;  // until the socket is asked for an error, which nothing else would clear
 constexpr unsigned kAddressesBytes = 12;  // the tag stands behind the two MAC addresses
 constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(tpacket_auxdata));
 
@@ -64,19 +64,38 @@ class NetdevPort final : public Port {
   NetdevPort(const std::string& name, std::uint32_t ifindex, std::uint16_t queues, bool is_underlay, const TcTake& take,
              BufferPool& pool)
       : Port(name), pool_(pool), ifindex_(ifindex), is_underlay_(is_underlay) {
-    for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(std::make_unique<Queue>(open_socket(take.filter(i)), pool));
+    for (std::uint16_t i = 0; i < queues; ++i) queues_.push_back(make_queue(take.filter(i)));
     if (queues > 1) join_queues();
   }
 
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
-    unsigned received = 0;
-    while (received < count) {
-      const unsigned wanted = std::min(count - received, q.is_busy ? kMessages : kFewMessages);
-      const unsigned got = receive(q, wanted, out, received);
-      q.is_busy = got >= kFewMessages;
-      if (got < wanted) break;
+    std::array<PacketRing::Frame, kMaxBurst> frames;
+    const unsigned there = q.ring.peek(frames.data(), std::min(count, kMaxBurst));
+    if (there == 0) {
+      if (++q.in_vain % kPollsInVain == 0) clear_error(q);
+      return 0;
     }
+    const unsigned n = q.stash.fill(there);
+    unsigned received = 0, done = 0;
+    while (done < n) {
+      if (frames[done].is_queued) [[unlikely]] {
+        unsigned run = 1;
+        while (done + run < n && run < kMessages && frames[done + run].is_queued) ++run;
+        const unsigned got = receive(q, run, out, received);
+        done += got;
+        if (got < run) break;
+      } else {
+        if (accept(frames[done], q.stash.peek(0), out[received])) {
+          ++received;
+          q.stash.drop_top(1);
+        } else {
+          q.missed.add(1);
+        }
+        ++done;
+      }
+    }
+    q.ring.release(done);
     return received;
   }
 
@@ -129,10 +148,11 @@ class NetdevPort final : public Port {
 
  private:
   struct alignas(64) Queue {
-    Queue(FileDescriptor&& socket, BufferPool& pool) : fd(std::move(socket)), stash(pool) {}
+    Queue(const std::string& netdev, FileDescriptor&& socket, BufferPool& pool) : fd(std::move(socket)), ring(netdev, fd.get()), stash(pool) {}
     FileDescriptor fd;
+    PacketRing ring;
     BufferStash stash;
-    bool is_busy = false;  // the last call brought more than a few
+    unsigned in_vain = 0;  // polls
     Tally missed;  // written by the worker that receives
     Tally errors;  // written by the worker that sends
     Tally dropped;  // the kernel's count, taken over by lost()
@@ -147,9 +167,37 @@ class NetdevPort final : public Port {
     }
   }
 
-  // One call for up to `wanted` messages, appended to `out`. Returns how many messages there were.
+  // A netdev that goes down leaves an error on the socket, and epoll says so until somebody reads it.
+  [[gnu::cold]] static void clear_error(const Queue& q) noexcept {
+    int error = 0;
+    socklen_t length = sizeof error;
+    (void)::getsockopt(q.fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+  }
+
+  // A frame of the ring as a packet in `ordinary`; false: it is lost.
+  bool accept(const PacketRing::Frame& frame, const Packet& ordinary, Packet& packet) const noexcept {
+    if (!frame.is_whole || frame.length > ordinary.tailroom) return false;
+    packet = ordinary;
+    std::memcpy(packet.data, frame.data, frame.length);
+    packet.length = frame.length;
+    packet.tailroom -= frame.length;
+    packet.offload = to_offload(frame.vnet);
+    return finish(packet, frame.tpid, frame.tci);
+  }
+
+  // Checksum and tag, which the kernel leaves to us; `tpid` 0: no tag. False: the checksum cannot be.
+  bool finish(Packet& packet, std::uint16_t tpid, std::uint16_t tci) const noexcept {
+    // A peer on the other end of a veth leaves the inner packet's checksum, too: decap verifies the outer one over it.
+    if (is_underlay_ && packet.offload.needs_checksum() && !packet.offload.is_super_frame() &&
+        complete_checksum(packet) != DropReason::kNone)
+      return false;
+    if (tpid != 0 && packet.length >= kAddressesBytes) push_tag(packet, tpid, tci);
+    return true;
+  }
+
+  // One call for the `wanted` frames that wait in the queue, appended to `out`. Returns how many of them are dealt with.
   unsigned receive(Queue& q, unsigned wanted, Packet* out, unsigned& received) noexcept {
-    // Every message may be a super-frame. Where no large buffer is to be had, nothing is read: the socket keeps it.
+    // Where no large buffer is to be had, nothing is read: the socket keeps it.
     std::array<Packet, kMessages> large;
     const unsigned n = pool_.allocate_large(large.data(), q.stash.fill(wanted));
     if (n == 0) return 0;
@@ -166,7 +214,7 @@ class NetdevPort final : public Port {
       messages[i].msg_hdr.msg_controllen = kControlBytes;
     }
     const int result = ::recvmmsg(q.fd.get(), messages.data(), n, MSG_DONTWAIT, nullptr);
-    if (result < 0 && errno == EINVAL) q.missed.add(1);  // a super-frame that a vnet header has no word for (SCTP)
+    const bool is_lost = result < 0 && (errno == EINVAL || errno == EAGAIN);  // not as its slot says: no other is to be waited for
     const unsigned got = result < 0 ? 0 : static_cast<unsigned>(result);
     std::array<Packet, kMessages> left;  // ordinary buffers of super-frames and of refused frames
     std::array<Packet*, kMessages> unused;
@@ -185,7 +233,8 @@ class NetdevPort final : public Port {
     q.stash.drop_top(got);
     for (unsigned i = 0; i < n_left; ++i) q.stash.put_back(left[i]);
     pool_.free(unused.data(), n_unused);
-    return got;
+    if (is_lost) q.missed.add(1);
+    return got + is_lost;
   }
 
   // One received message as a packet, with its tag; says which of the buffers it lies in.
@@ -197,23 +246,27 @@ class NetdevPort final : public Port {
     const bool is_cut = (message.msg_hdr.msg_flags & MSG_TRUNC) != 0;
     const std::uint32_t length = is_cut ? kMaxFrameBytes + 1 : message.msg_len - static_cast<std::uint32_t>(sizeof(VnetHeader));
     const Used used = place_frame(ordinary, large, length, to_offload(header), packet) ? Used::kLarge : Used::kOrdinary;
-    // A peer on the other end of a veth leaves the inner packet's checksum, too: decap verifies the outer one over it.
-    if (is_underlay_ && packet.offload.needs_checksum() && !packet.offload.is_super_frame() &&
-        complete_checksum(packet) != DropReason::kNone)
-      return Used::kNone;
+    std::uint16_t tpid = 0, tci = 0;
     for (cmsghdr* c = CMSG_FIRSTHDR(&message.msg_hdr); c != nullptr;
          c = CMSG_NXTHDR(const_cast<msghdr*>(&message.msg_hdr), c)) {
       if (c->cmsg_level != SOL_PACKET || c->cmsg_type != PACKET_AUXDATA) continue;
       tpacket_auxdata aux;
       std::memcpy(&aux, CMSG_DATA(c), sizeof aux);
-      if ((aux.tp_status & TP_STATUS_VLAN_VALID) == 0 || packet.length < kAddressesBytes) continue;
-      push_tag(packet, (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : ETH_P_8021Q, aux.tp_vlan_tci);
+      if ((aux.tp_status & TP_STATUS_VLAN_VALID) == 0) continue;
+      tpid = (aux.tp_status & TP_STATUS_VLAN_TPID_VALID) != 0 ? aux.tp_vlan_tpid : ETH_P_8021Q;
+      tci = aux.tp_vlan_tci;
     }
+    if (!finish(packet, tpid, tci)) return Used::kNone;
     return used;
   }
 
+  [[nodiscard]] std::unique_ptr<Queue> make_queue(int filter) {
+    auto queue = std::make_unique<Queue>(name(), open_socket(filter), pool_);
+    bind(queue->fd);
+    return queue;
+  }
+  // Protocol 0: nothing is received before everything is set and bind() names protocol and device.
   [[nodiscard]] FileDescriptor open_socket(int filter) const {
-    // Protocol 0: nothing is received before everything is set and bind() names protocol and device.
     FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) throw_errno(name(), "cannot open a packet socket");
     set(fd, PACKET_VNET_HDR, 1);
@@ -228,13 +281,15 @@ class NetdevPort final : public Port {
     promiscuous.mr_type = PACKET_MR_PROMISC;
     if (::setsockopt(fd.get(), SOL_PACKET, PACKET_ADD_MEMBERSHIP, &promiscuous, sizeof promiscuous) != 0)
       throw_errno(name(), "cannot make it promiscuous");
+    return fd;
+  }
+  void bind(const FileDescriptor& fd) const {
     sockaddr_ll address{};
     address.sll_family = AF_PACKET;
     address.sll_protocol = Be16(ETH_P_ALL).raw();
     address.sll_ifindex = static_cast<int>(ifindex_);
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
       throw_errno(name(), "cannot bind a packet socket");
-    return fd;
   }
   void set(const FileDescriptor& fd, int option, int value) const {
     if (::setsockopt(fd.get(), SOL_PACKET, option, &value, sizeof value) != 0)

@@ -23,7 +23,7 @@ BACK_ENDS = {
     r"rte_.*": r"dataplane/(buffer_pool_mbuf|mbuf_offload|interrupt_thread|ip_reassembly|port_ethdev|port_factory|eal|main)\.(h|cc)",
     r"(bpf|xdp)/.*|linux/(bpf|if_xdp)\.h": r"dataplane/(xdp_steering|tc_ingress|tc_take|af_xdp_sockets)\.(h|cc)|ebpf/.*",
     r"linux/if_tun\.h": r"dataplane/(port_tap|netdev)\.cc",
-    r"linux/if_packet\.h|netpacket/packet\.h": r"dataplane/(port_netdev|train_socket)\.cc",
+    r"linux/if_packet\.h|netpacket/packet\.h": r"dataplane/(packet_ring|port_netdev|train_socket)\.cc",
     r"systemd/.*": r"dataplane/service_notify\.h",
     r"libmnl/.*": r"control/rtnetlink\w*\.(h|cc)",
 }

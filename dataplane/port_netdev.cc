@@ -102,15 +102,17 @@ class NetdevPort final : public Port {
   [[nodiscard]] unsigned tx(std::uint16_t queue, Packet* const* packets, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
     std::array<mmsghdr, kMaxBurst> messages;
-    std::array<std::array<iovec, 2>, kMaxBurst> parts;
-    std::array<VnetHeader, kMaxBurst> headers;
+    std::array<iovec, kMaxBurst> parts;
     const unsigned n = std::min(count, kMaxBurst);
     for (unsigned i = 0; i < n; ++i) {
-      headers[i] = to_vnet(packets[i]->offload, packets[i]->length);
-      parts[i] = {{{&headers[i], sizeof(VnetHeader)}, {packets[i]->data, packets[i]->length}}};
+      // In the headroom: the kernel takes one piece in faster than two.
+      const VnetHeader header = to_vnet(packets[i]->offload, packets[i]->length);
+      std::uint8_t* front = packets[i]->data - sizeof header;
+      std::memcpy(front, &header, sizeof header);
+      parts[i] = {front, sizeof header + packets[i]->length};
       messages[i] = {};
-      messages[i].msg_hdr.msg_iov = parts[i].data();
-      messages[i].msg_hdr.msg_iovlen = 2;
+      messages[i].msg_hdr.msg_iov = &parts[i];
+      messages[i].msg_hdr.msg_iovlen = 1;
     }
     unsigned done = 0;
     while (done < n) {

@@ -4,7 +4,7 @@
 //
 // A frame comes with outer headers as for any underlay. Taken from them: addresses, ports, TOS, TTL, and from the
 // checksum field whether there is to be one. The kernel makes its own of all that, so MAC addresses, VLAN tag, lengths
-// and sums are not looked at. Frames in a row with one way and one length become one datagram train by UDP_SEGMENT: one
+// and sums are not looked at. Frames of a burst with one way and one length become one datagram train by UDP_SEGMENT: one
 // system call, one route look-up and one walk through the kernel for up to 64. A train needs a checksum (the kernel
 // refuses it with SO_NO_CHECK). Encapsulated super-frames are cut into such trains here, in one pass.
 #include <netinet/in.h>
@@ -137,11 +137,10 @@ class UdpPort final : public Port {
     Queue& q = *queues_[queue];
     unsigned done = 0;
     while (done < count) {
-      const unsigned sent = packets[done]->offload.is_super_frame()
-                                ? send_super_frame(q, *packets[done])
-                                : send_run(q, packets + done, std::min(count - done, kMaxBurst));
-      if (sent == 0) break;
+      const unsigned n = std::min(count - done, kMaxBurst);
+      const unsigned sent = send_grouped(q, packets + done, n);
       done += sent;
+      if (sent < n) break;
     }
     pool_.free(packets, done);
     return done;
@@ -163,6 +162,7 @@ class UdpPort final : public Port {
     unsigned without_train = 0;            // frames still to be sent singly
     Tally errors;  // written by the worker that sends
     // Of the call being made; here for its size.
+    std::array<Way, kMaxBurst> ways;
     std::array<mmsghdr, kMaxBurst> messages;
     std::array<iovec, kMaxBurst> parts;
     std::array<Train, kMaxBurst> trains;
@@ -175,18 +175,56 @@ class UdpPort final : public Port {
     return 0;
   }
 
+  // Sends up to kMaxBurst packets, those of one socket together, in their order. If not all: afterwards the sent ones are
+  // the first in `packets` (the descriptors' content moves).
+  unsigned send_grouped(Queue& q, Packet* const* packets, unsigned count) noexcept {
+    std::array<Packet*, kMaxBurst> grouped;
+    group(q, packets, count, grouped.data());
+    unsigned done = 0;
+    while (done < count) {
+      const unsigned sent = grouped[done]->offload.is_super_frame() ? send_super_frame(q, *grouped[done], q.ways[done])
+                                                                    : send_run(q, &grouped[done], &q.ways[done], count - done);
+      if (sent == 0) [[unlikely]] {
+        std::array<Packet, kMaxBurst> content;
+        for (unsigned i = 0; i < count; ++i) content[i] = *grouped[i];
+        for (unsigned i = 0; i < count; ++i) *packets[i] = content[i];
+        break;
+      }
+      done += sent;
+    }
+    return done;
+  }
+
+  // By slot, each slot's in their order. `q.ways` become those of `grouped`; without `udp`: nothing that encap built.
+  static void group(Queue& q, Packet* const* packets, unsigned count, Packet** grouped) noexcept {
+    std::array<Way, kMaxBurst> ways;
+    std::array<std::uint8_t, kMaxBurst> slots;
+    std::array<std::uint8_t, UdpSockets::kSlots + 1> at{};
+    for (unsigned i = 0; i < count; ++i) {
+      ways[i] = {};
+      slots[i] = find_way(*packets[i], ways[i]) ? static_cast<std::uint8_t>(ways[i].slot()) : std::uint8_t{0};
+      ++at[slots[i] + 1u];
+    }
+    for (unsigned slot = 1; slot < at.size(); ++slot) at[slot] = static_cast<std::uint8_t>(at[slot] + at[slot - 1]);
+    for (unsigned i = 0; i < count; ++i) {
+      const unsigned place = at[slots[i]]++;
+      grouped[place] = packets[i];
+      q.ways[place] = ways[i];
+    }
+  }
+
   // Sends from the front what shares a socket; returns how many frames. 0: the first has its reason.
-  unsigned send_run(Queue& q, Packet* const* packets, unsigned count) noexcept {
-    Way first;
-    if (!find_way(*packets[0], first)) return refuse(q, *packets[0], DropReason::kPortDown);
+  unsigned send_run(Queue& q, Packet* const* packets, const Way* ways, unsigned count) noexcept {
+    const Way& first = ways[0];
+    if (first.udp == nullptr) return refuse(q, *packets[0], DropReason::kPortDown);
     int error = 0;
     UdpSocket* socket = q.sockets.find(first.local(), first.udp->source_port.host(), error);
     if (socket == nullptr) return refuse(q, *packets[0], refusal(error));
     socket->use(first.ttl, first.checksum);
-    unsigned trains = load(q, packets, count, first, first.checksum && q.without_train == 0);
+    unsigned trains = load(q, packets, ways, count, first.checksum && q.without_train == 0);
     int sent = send_messages(q, *socket, 0, trains);
     if (sent <= 0 && q.trains[0].frames > 1 && may_be_of_the_train(errno)) {
-      trains = load(q, packets, count, first, false);
+      trains = load(q, packets, ways, count, false);
       sent = send_messages(q, *socket, 0, trains);
       if (sent > 0) q.without_train = kFramesWithoutTrain;
     }
@@ -206,9 +244,8 @@ class UdpPort final : public Port {
   }
 
   // 1: it is gone, or a part of it (what is not is counted); 0: nothing of it, and it has its reason.
-  unsigned send_super_frame(Queue& q, Packet& packet) noexcept {
-    Way way;
-    if (!find_way(packet, way)) return refuse(q, packet, DropReason::kPortDown);
+  unsigned send_super_frame(Queue& q, Packet& packet, const Way& way) noexcept {
+    if (way.udp == nullptr) return refuse(q, packet, DropReason::kPortDown);
     const DatagramTrain train(packet, way.payload);
     if (train.reason() != DropReason::kNone) return refuse(q, packet, train.reason());
     const unsigned at_once = train.at_once();
@@ -265,19 +302,18 @@ class UdpPort final : public Port {
   }
 
   // One message for each train of frames; returns how many messages.
-  static unsigned load(Queue& q, Packet* const* packets, unsigned count, const Way& first, bool may_train) noexcept {
+  static unsigned load(Queue& q, Packet* const* packets, const Way* ways, unsigned count, bool may_train) noexcept {
     unsigned trains = 0;
-    Way last = first;
     bool is_open = false;  // the last train takes more frames
     for (unsigned i = 0; i < count; ++i) {
       const Packet& packet = *packets[i];
-      Way way = first;
-      if (i != 0 && (packet.offload.is_super_frame() || !find_way(packet, way) || !way.shares_socket(first))) break;
+      const Way& way = ways[i];
+      if (i != 0 && (packet.offload.is_super_frame() || way.udp == nullptr || !way.shares_socket(ways[0]))) break;
       const std::uint32_t bytes = packet.length - way.payload;
       q.parts[i] = {packet.data + way.payload, bytes};
       Train* train = trains == 0 ? nullptr : &q.trains[trains - 1];
       if (!is_open || bytes > train->segment_size || train->frames == kMaxTrainDatagrams ||
-          train->bytes + bytes > kMaxTrainBytes || !way.shares_train(last)) {
+          train->bytes + bytes > kMaxTrainBytes || !way.shares_train(ways[i - 1])) {
         train = &q.trains[trains];
         start(*train, way, bytes, q.messages[trains].msg_hdr, &q.parts[i]);
         ++trains;
@@ -286,7 +322,6 @@ class UdpPort final : public Port {
       train->bytes += bytes;
       q.messages[trains - 1].msg_hdr.msg_iovlen = train->frames;
       is_open = may_train && bytes == train->segment_size && bytes != 0;
-      last = way;
     }
     for (unsigned i = 0; i < trains; ++i) finish(q.trains[i], q.messages[i].msg_hdr);
     return trains;

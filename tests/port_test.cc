@@ -479,6 +479,36 @@ TEST_F(NetdevTest, SeveralQueuesShareTheFramesAndLoseNone) {
   EXPECT_EQ(receive(*made.port, 101).size(), 100u) << "each once";
 }
 
+TEST_F(NetdevTest, WhatTheRingHasNoRoomForIsCountedAndItGoesOn) {
+  const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+  beat(made);
+  KernelSide far("vxb");
+  for (unsigned round = 0; round < 3; ++round) {
+    const std::uint64_t lost_before = made.port->lost().rx_missed;
+    for (std::uint16_t i = 0; i < 3000; ++i)
+      far.send(FrameBuilder().eth(kGuestMac, kFarMac).ipv4(IpAddress::v4(10, 0, 0, 1), IpAddress::v4(10, 0, 0, 2)).udp(i, 80).payload(60).build());
+    const auto frames = receive(*made.port, 3000);
+    EXPECT_GT(frames.size(), 1900u);
+    EXPECT_GE(frames.size() + made.port->lost().rx_missed - lost_before, 3000u) << "and the far end's IPv6";
+    for (std::uint16_t i = 0; i < frames.size(); ++i) ASSERT_EQ(view<UdpHeader>(frames[i].data() + 34)->source_port.host(), i);
+  }
+}
+
+// The kernel leaves an error on the socket, by which it polls ready until somebody reads it.
+TEST_F(NetdevTest, ALinkThatGoesDownKeepsNobodyAwakeAndComesBack) {
+  const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
+  beat(made);
+  sh("ip link set vxa down");
+  pollfd waiting{made.port->rx_fd(0), POLLIN, 0};
+  EXPECT_EQ(::poll(&waiting, 1, 0), 1);
+  EXPECT_TRUE(receive(*made.port, 1).empty());
+  EXPECT_EQ(::poll(&waiting, 1, 0), 0);
+  sh("ip link set vxa up");
+  const Bytes frame = FrameBuilder().eth(kGuestMac, kFarMac).payload(60).build();
+  KernelSide("vxb").send(frame);
+  EXPECT_EQ(receive(*made.port, 1), std::vector<Bytes>(1, frame));
+}
+
 TEST_F(NetdevTest, GoneNetdevIsNoticed) {
   const MadePort made = make_port(config("vxa", PortDriver::kNetdev), context());
   EXPECT_TRUE(made.port->is_alive());

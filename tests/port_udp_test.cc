@@ -330,6 +330,43 @@ TEST_F(PortUdp, FramesOfOneSizeAndAShorterOneArriveSinglyAndInOrder) {
   }
 }
 
+// Flows that alternate: a call for each socket, not for each frame.
+TEST_F(PortUdp, FramesOfABurstThatShareASocketLeaveTogetherAndInOrder) {
+  FarEnd far;
+  std::vector<Bytes> sent;
+  for (unsigned i = 0; i < 60; ++i) {
+    sent.push_back(outer(static_cast<std::uint16_t>(kPort + i % 3 * 256)).payload(300).build());
+    sent.back()[kOuter4 + 8] = static_cast<std::uint8_t>(i);
+  }
+  EXPECT_TRUE(send(sent).empty());
+  EXPECT_EQ(kernel_play.calls, 3u);
+  EXPECT_EQ(kernel_play.trains, 3u);
+  std::map<std::uint16_t, std::vector<int>> flows;
+  for (const Bytes& frame : far.frames(60)) flows[source_port(frame)].push_back(frame[kOuter4 + 8]);
+  ASSERT_EQ(flows.size(), 3u);
+  for (const auto& [port, order] : flows) {
+    EXPECT_EQ(order.size(), 20u);
+    EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
+  }
+}
+
+TEST_F(PortUdp, FramesThatAreRefusedAmongOthersAreThoseAndTheOthersPassOnce) {
+  FarEnd far;
+  std::vector<Bytes> sent;
+  for (unsigned i = 0; i < 30; ++i) {
+    const bool is_lost = i % 3 == 1;
+    sent.push_back(outer(static_cast<std::uint16_t>(kPort + (2 - i % 3) * 256), is_lost ? IpAddress::v4(203, 0, 113, 9) : kFar4).payload(300).build());
+    sent.back()[kOuter4 + 8] = static_cast<std::uint8_t>(i);
+  }
+  const auto refused = send(sent);
+  EXPECT_EQ(refused.size(), 10u);
+  for (const auto& [i, reason] : refused) EXPECT_EQ(reason, DropReason::kUnderlayUnresolved);
+  std::set<int> seen;
+  for (const Bytes& frame : far.frames(20)) EXPECT_TRUE(seen.insert(frame[kOuter4 + 8]).second);
+  EXPECT_EQ(seen.size(), 20u);
+  for (const int i : seen) EXPECT_NE(i % 3, 1);
+}
+
 TEST_F(PortUdp, WithoutAnOuterChecksumThereIsNone) {
   FarEnd far;
   std::vector<Bytes> frames(5, outer().payload(300).build());

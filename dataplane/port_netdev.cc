@@ -105,7 +105,7 @@ class NetdevPort final : public Port {
     std::array<iovec, kMaxBurst> parts;
     const unsigned n = std::min(count, kMaxBurst);
     for (unsigned i = 0; i < n; ++i) {
-      // In the headroom: the kernel takes one piece in faster than two.
+      // In the headroom: one piece.
       const VnetHeader header = to_vnet(packets[i]->offload, packets[i]->length);
       std::uint8_t* front = packets[i]->data - sizeof header;
       std::memcpy(front, &header, sizeof header);
@@ -116,7 +116,7 @@ class NetdevPort final : public Port {
     }
     unsigned done = 0;
     while (done < n) {
-      const int sent = ::sendmmsg(q.fd.get(), &messages[done], n - done, MSG_DONTWAIT);
+      const int sent = ::sendmmsg(q.tx_fd.get(), &messages[done], n - done, MSG_DONTWAIT);
       if (sent <= 0) {
         packets[done]->reason = refusal(errno);
         if (packets[done]->reason != DropReason::kNone) q.errors.add(1);
@@ -150,8 +150,10 @@ class NetdevPort final : public Port {
 
  private:
   struct alignas(64) Queue {
-    Queue(const std::string& netdev, FileDescriptor&& socket, BufferPool& pool) : fd(std::move(socket)), ring(netdev, fd.get()), stash(pool) {}
+    Queue(const std::string& netdev, FileDescriptor&& socket, FileDescriptor&& tx_socket, BufferPool& pool)
+        : fd(std::move(socket)), tx_fd(std::move(tx_socket)), ring(netdev, fd.get()), stash(pool) {}
     FileDescriptor fd;
+    FileDescriptor tx_fd;  // of its own: each frame that is done would look for whom epoll wakes on the other
     PacketRing ring;
     BufferStash stash;
     unsigned in_vain = 0;  // polls
@@ -263,9 +265,18 @@ class NetdevPort final : public Port {
   }
 
   [[nodiscard]] std::unique_ptr<Queue> make_queue(int filter) {
-    auto queue = std::make_unique<Queue>(name(), open_socket(filter), pool_);
-    bind(queue->fd);
+    auto queue = std::make_unique<Queue>(name(), open_socket(filter), open_tx_socket(), pool_);
+    bind(queue->fd, ETH_P_ALL);
+    bind(queue->tx_fd, 0);
     return queue;
+  }
+  // Protocol 0, also when bound: it receives nothing.
+  [[nodiscard]] FileDescriptor open_tx_socket() const {
+    FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) throw_errno(name(), "cannot open a packet socket");
+    set(fd, PACKET_VNET_HDR, 1);
+    (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes);
+    return fd;
   }
   // Protocol 0: nothing is received before everything is set and bind() names protocol and device.
   [[nodiscard]] FileDescriptor open_socket(int filter) const {
@@ -276,7 +287,6 @@ class NetdevPort final : public Port {
     set(fd, PACKET_IGNORE_OUTGOING, 1);
     if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter) != 0) throw_errno(name(), "cannot attach the filter");
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
-    (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes);
     // Guests have other addresses than the netdev; ends by itself when the socket is closed.
     packet_mreq promiscuous{};
     promiscuous.mr_ifindex = static_cast<int>(ifindex_);
@@ -285,10 +295,10 @@ class NetdevPort final : public Port {
       throw_errno(name(), "cannot make it promiscuous");
     return fd;
   }
-  void bind(const FileDescriptor& fd) const {
+  void bind(const FileDescriptor& fd, std::uint16_t protocol) const {
     sockaddr_ll address{};
     address.sll_family = AF_PACKET;
-    address.sll_protocol = Be16(ETH_P_ALL).raw();
+    address.sll_protocol = Be16(protocol).raw();
     address.sll_ifindex = static_cast<int>(ifindex_);
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
       throw_errno(name(), "cannot bind a packet socket");

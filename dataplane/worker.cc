@@ -30,6 +30,9 @@ constexpr std::uint64_t kTellEveryNs = 200'000;     // learn events go to contro
 constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 3'000'000;
 constexpr std::uint64_t kNapPerIdle = 16;           // a sixteenth of the time since the last packet
 constexpr std::size_t kInjectSlots = 64;
+constexpr unsigned kQuiet = 4;                      // fewer packets in a round
+constexpr int kMostReady = 16;
+constexpr std::uint32_t kWakeEvent = UINT32_MAX;    // among the numbers of receive queues
 
 constexpr std::uint64_t nanoseconds(std::chrono::nanoseconds duration) noexcept { return static_cast<std::uint64_t>(duration.count()); }
 
@@ -62,6 +65,8 @@ struct Worker::Impl {
   }
 
   unsigned poll_once() noexcept;
+  unsigned poll_queue(const RxQueueRef& queue) noexcept;
+  unsigned poll_ready() noexcept;
   void take_published(std::uint64_t sequence) noexcept;
   void arm() noexcept;
   bool ask_for_interrupts(bool are_wanted) noexcept;
@@ -94,6 +99,8 @@ struct Worker::Impl {
   std::uint64_t taken_sequence = 0, taken_snapshot = 0;
   bool news_pending = false;
   bool has_queue_without_fd = false, has_interrupts = false;
+  bool has_only_descriptors = false;  // epoll_fd has one for each of several queues
+  bool is_quiet = false;              // the last round brought little
   int epoll_fd = -1;
   PollMode armed_poll = PollMode::kAdaptive;  // what epoll_fd was set up for
 
@@ -127,20 +134,31 @@ unsigned Worker::Impl::poll_once() noexcept {
   unsigned received = 0;
   WorkerCounters& counters = pipeline.counters();
   if (assignment != nullptr) [[likely]] {
-    const Moment now = Moment::at(now_ns);
     if (now_ns - beaten_ns > assignment->too_late_ns) [[unlikely]] drop_stalled();
-    for (const RxQueueRef& queue : assignment->rx) {
-      const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
-      if (count == 0) continue;
-      received += count;
-      pipeline.process(burst.data(), count, queue.index, now);
-    }
+    if (is_quiet && has_only_descriptors && now_ns - last_beat_ns < kBeatEveryNs) received = poll_ready();
+    else
+      for (const RxQueueRef& queue : assignment->rx) received += poll_queue(queue);
   }
   if (pipeline.is_holding()) [[unlikely]] pipeline.send_held(now_ns);
   ++counters.polls;
   counters.busy_polls += received != 0;
   if (now_ns - last_beat_ns >= kBeatEveryNs) [[unlikely]] beat();
   if (pipeline.take_news() || news_pending) [[unlikely]] tell_news(received == 0);
+  return received;
+}
+
+unsigned Worker::Impl::poll_queue(const RxQueueRef& queue) noexcept {
+  const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
+  if (count != 0) pipeline.process(burst.data(), count, queue.index, Moment::at(now_ns));
+  return count;
+}
+
+// One system call finds who has something: to ask each port costs one a port, and a lone packet waits for that round.
+unsigned Worker::Impl::poll_ready() noexcept {
+  epoll_event ready[kMostReady];
+  unsigned received = 0;
+  for (int i = epoll_wait(epoll_fd, ready, kMostReady, 0); i-- > 0;)
+    if (ready[i].data.u32 != kWakeEvent) received += poll_queue(assignment->rx[ready[i].data.u32]);
   return received;
 }
 
@@ -159,21 +177,26 @@ void Worker::Impl::arm() noexcept {
   if (epoll_fd >= 0) close(epoll_fd);
   armed_poll = poll.load(std::memory_order_relaxed);
   epoll_fd = armed_poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
-  has_queue_without_fd = has_interrupts = false;
-  const auto add = [this](int fd, std::uint32_t how = 0) {
+  has_queue_without_fd = has_interrupts = has_only_descriptors = false;
+  bool is_shared = false;
+  const auto add = [this, &is_shared](int fd, std::uint32_t number, std::uint32_t how = 0) {
     epoll_event event{};
     event.events = EPOLLIN | how;
-    event.data.fd = fd;
-    return fd >= 0 && (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST);
+    event.data.u32 = number;
+    if (fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0) return fd >= 0;
+    is_shared = is_shared || errno == EEXIST;
+    return errno == EEXIST;
   };
   if (epoll_fd < 0) return;
-  (void)add(wake_fd);
+  (void)add(wake_fd, kWakeEvent);
   if (assignment == nullptr) return;
-  for (const RxQueueRef& queue : assignment->rx) {
-    if (add(queue.port->rx_fd(queue.queue))) continue;
-    if (add(queue.port->rx_interrupt_fd(queue.queue), EPOLLET)) has_interrupts = true;
+  for (std::uint32_t i = 0; i < assignment->rx.size(); ++i) {
+    const RxQueueRef& queue = assignment->rx[i];
+    if (add(queue.port->rx_fd(queue.queue), i)) continue;
+    if (add(queue.port->rx_interrupt_fd(queue.queue), i, EPOLLET)) has_interrupts = true;
     else has_queue_without_fd = true;
   }
+  has_only_descriptors = !has_queue_without_fd && !has_interrupts && !is_shared && assignment->rx.size() > 1;
 }
 
 // Of the queues that have them. False: one refuses.
@@ -252,7 +275,7 @@ void Worker::Impl::wait(bool all_wake_it) noexcept {
   const int ready = epoll_fd >= 0 ? epoll_pwait2(epoll_fd, events, 8, &timeout, nullptr) : nanosleep(&timeout, nullptr);
   for (int i = 0; i < ready; ++i) {
     std::uint64_t count;
-    if (events[i].data.fd == wake_fd) (void)!read(wake_fd, &count, sizeof count);
+    if (events[i].data.u32 == kWakeEvent) (void)!read(wake_fd, &count, sizeof count);
     else is_woken = true;
   }
   if (ready == 0) forecast.woke(now_ns + nap, monotonic_ns());
@@ -278,7 +301,9 @@ void Worker::run() noexcept {
   (void)prctl(PR_SET_TIMERSLACK, 1000UL);  // naps are meant in microseconds
   while (!w.stopping.load(std::memory_order_relaxed)) {
     const bool was_asleep = std::exchange(w.is_woken, false);
-    if (w.poll_once() != 0) {
+    const unsigned received = w.poll_once();
+    w.is_quiet = received < kQuiet;
+    if (received != 0) {
       w.note_packets(was_asleep);
       continue;
     }

@@ -118,6 +118,7 @@ class Pipeline {
   [[nodiscard]] std::uint16_t mtu_towards(Location egress, const Packet& packet, const Domain& domain) const noexcept;
   void tell_too_big(const Packet& packet, Location egress, const Domain& domain) noexcept;
   using Packets = std::span<Packet* const>;
+  [[nodiscard]] DropReason send_one_to_vtep(Packet& packet, const Vtep& vtep, const Domain& domain) noexcept;
   void send_to_vtep(Packets packets, VtepIndex vtep, const Domain& domain) noexcept;
   void send_to_port(Packets packets, PortIndex index, const Domain& domain) noexcept;
   void send_to(Packets packets, Location target, const Domain& domain) noexcept;

@@ -9,10 +9,24 @@
 
 namespace vx {
 
+// A lone one, as floods are: what a row of them shares would cost more to prepare than it spares.
+DropReason Pipeline::send_one_to_vtep(Packet& packet, const Vtep& vtep, const Domain& domain) noexcept {
+  if (const auto reason = apply_egress_tag(packet, *domain.tunnel_vlans); reason != DropReason::kNone) [[unlikely]] return reason;
+  if (!packet.offload.is_plain()) [[unlikely]] return sender_.send_encapsulated(packet, vtep, domain.encap, domain.underlay);
+  const DropReason reason = encap(packet, vtep, domain.encap);
+  if (reason == DropReason::kNone) [[likely]] sender_.send(packet, domain.underlay);
+  return reason;
+}
+
 void Pipeline::send_to_vtep(Packets packets, VtepIndex vtep, const Domain& domain) noexcept {
   const VtepTable& vteps = domain.overlay.vteps;
   if (vtep >= vteps.size() || !vteps[vtep].exists || domain.tunnel_vlans == nullptr) [[unlikely]] {
     for (Packet* packet : packets) sender_.drop_outgoing(*packet, DropReason::kUnderlayUnresolved, domain.underlay);
+    return;
+  }
+  if (packets.size() == 1) {
+    const DropReason reason = send_one_to_vtep(*packets[0], vteps[vtep], domain);
+    if (reason != DropReason::kNone) [[unlikely]] refuse_outgoing(*packets[0], reason, vtep, domain);
     return;
   }
   const Encapsulator encapsulate(vteps[vtep], domain.encap);
@@ -43,6 +57,13 @@ void Pipeline::send_to_port(Packets packets, PortIndex index, const Domain& doma
   if (egress == nullptr || egress->overlay != domain.home || egress->vlans == nullptr) [[unlikely]] {
     for (Packet* packet : packets) sender_.drop_outgoing(*packet, DropReason::kPortDown, index);
     return;
+  }
+  if (packets.size() == 1) {
+    Packet& packet = *packets[0];
+    if (const auto reason = apply_egress_tag(packet, *egress->vlans); reason != DropReason::kNone) [[unlikely]]
+      return sender_.drop_outgoing(packet, reason, index);
+    if (egress->delivers) [[unlikely]] address_to_host(packet, index, domain.overlay, *state_);
+    return sender_.send(packet, index);
   }
   EgressTag tag(*egress->vlans);
   std::array<Packet*, kMaxBurst> ready;

@@ -31,7 +31,7 @@ JOBS = str(os.cpu_count() or 1)
 SHOWN_LINES = 60
 BUILD_SECONDS, TESTS_SECONDS, SCRIPT_SECONDS = 1500, 900, 1200
 # Tests in which threads share memory.
-THREADED = re.compile(r"^(fdb|worker|switchboard|server)_test$")
+THREADED = re.compile(r"^(fdb|worker|flow_order|switchboard|server)_test$")
 # System tests that change what there is once on a machine (hugepages, the lab called noble) or need its CPUs, and the order of the others.
 ALONE = ("ports_test", "noble_test", "switchover_test", "compare_test")
 LONGEST_FIRST = ("vm_takeover_test", "traffic_test", "heal_test", "takeover_test", "follow_test", "evpn_test", "package_test", "migration_test", "offload_test", "qemu_test", "qemu_guest_test", "underlay_test")

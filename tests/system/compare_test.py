@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""bench/compare as its user meets it: a quick run, a contender that does not start, two switches without a wire, Ctrl-C."""
+"""bench/compare as its user meets it: a quick run, a contender that does not start, two switches without a wire, contenders of --full, Ctrl-C."""
 
 import json
 import os
@@ -109,7 +109,27 @@ def without_a_wire():
     check(found["ovs"] == {} and list(found["vxplane"]) == ["encap/64/1000"], f"{found}")
 
 
+def only_in_full():
+    """what only --full has starts, and frames come out at the other end, both ways"""
+    sys.path.insert(0, os.path.dirname(COMPARE))
+    from compare_lib import bed, traffic
+    contenders = [contender for contender in bed.CONTENDERS if contender.rank == "full"]
+    check(contenders, "there are none")
+    for contender in contenders:
+        one = bed.Bed(contender)
+        try:
+            with one.running():
+                time.sleep(0.1)
+                for way in ("encap", "decap"):
+                    traffic.announce(one, way, 10)
+                for way in ("encap", "decap"):
+                    result = traffic.run(one, way, "--no-announce", macs=10, rate=2000, seconds=0.3)
+                    check(result["received"] >= 0.5 * result["sent"] > 0, f"{contender.key}, {way}: {result}")
+        finally:
+            one.close()
+
+
 if __name__ == "__main__":
     suite = Suite("compare")
-    suite.group("compare", None, [quick, refused, without_a_wire, interrupted])
+    suite.group("compare", None, [quick, refused, without_a_wire, only_in_full, interrupted])
     suite.main()

@@ -179,11 +179,14 @@ class VirtualMachine:
         self.start()
 
     def start(self):
+        self.launch()
+        self.wait_booted()
+
+    def launch(self):
         # Not without this script, however that ends.
         self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, pass_fds=self.descriptors)
-        self.text, self.count, self.silent = "", 0, 0
-        self.wait_booted()
+        self.started, self.text, self.count, self.silent = time.monotonic(), "", 0, 0
 
     def hardware(self, _lab):
         """qemu's words for everything but the NICs; the shell is at its standard input and output."""
@@ -225,11 +228,14 @@ class VirtualMachine:
     def json(self, command):
         return json.loads(self.run(command) or "[]")
 
+    def end(self):
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+
     def close(self):
         if self.process:
-            self.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
+            self.end()
         while self.descriptors:
             os.close(self.descriptors.pop())
 

@@ -88,10 +88,12 @@ class MapSteering final : public XdpSteering {
       : config_(need(program, "vxp_config")),
         locals_(need(program, "vxp_locals")),
         vnis_(need(program, "vxp_vnis")),
+        common_map_(need(program, "vxp_common")),
         exits_(need(program, "vxp_exits")),
         beats_(need(program, "vxp_heartbeat").get()),
         value_{take_all ? VXP_MODE_TAKE_ALL : VXP_MODE_OFF, 0, 0, flags, 0, VXP_STALE_NS} {
     write();
+    write_common();
   }
 
   void steer(const Target& target) override {
@@ -105,6 +107,7 @@ class MapSteering final : public XdpSteering {
       value_.own_address = target.own_address ? 1u : 0u;
       value_.vlan = target.vlan;
       write();
+      set_common(target);
     });
   }
 
@@ -146,6 +149,24 @@ class MapSteering final : public XdpSteering {
       throw_errno("vxp_config", "cannot write the XDP configuration");
   }
 
+  void write_common() const {
+    const std::uint32_t zero = 0;
+    if (::bpf_map_update_elem(common_map_.get(), &zero, &common_, BPF_ANY) != 0) throw_errno("vxp_common", "cannot write the XDP configuration");
+  }
+  // The kernel's copy is not one store: a program that runs meanwhile must not take a mixture of two addresses for one of ours.
+  void set_common(const Target& target) {
+    const vxp_common wanted{target.locals.empty() || target.udp_ports.empty() ? kNone.local : key_of(target.locals[0], target.udp_ports[0]),
+                            target.vnis.empty() ? kNone.vni : target.vnis[0]};
+    if (std::memcmp(&wanted, &common_, sizeof wanted) == 0) return;
+    common_.local.reserved = kNone.local.reserved;
+    write_common();
+    common_ = wanted;
+    common_.local.reserved = kNone.local.reserved;
+    write_common();
+    common_ = wanted;
+    write_common();
+  }
+
   // Adds what is wanted and missing; returns the keys that are there and not wanted.
   template <typename Key>
   static std::vector<Key> add(const FileDescriptor& map, const std::vector<Key>& wanted, const char* name, unsigned limit) {
@@ -175,9 +196,12 @@ class MapSteering final : public XdpSteering {
     for (const auto& key : stale_vnis) ::bpf_map_delete_elem(vnis_.get(), &key);
   }
 
-  FileDescriptor config_, locals_, vnis_, exits_;
+  static constexpr vxp_common kNone{{{}, 0, 1}, VXP_NO_VNI};
+
+  FileDescriptor config_, locals_, vnis_, common_map_, exits_;
   HeartbeatMap beats_;
-  vxp_config value_;  // as the program has it
+  vxp_config value_;  // as the program has it, and
+  vxp_common common_ = kNone;
 };
 
 struct Attached {

@@ -63,14 +63,23 @@ struct vxp_config {
 /* Key of map vxp_locals (hash; value __u32, non-zero): a local VTEP address (IPv4 as ::ffff:a.b.c.d) and UDP port.
  * Port 0 stands for the address itself: always there, so that another port is told from another address. */
 struct vxp_local_key {
-	__u8 address[16];
+	__u8 address[16] __attribute__((aligned(4)));
 	__u16 port;             /* network order */
-	__u16 reserved;
+	__u16 reserved;         /* 0 */
 };
+
+/* Map vxp_common: array of one. One key each of vxp_locals and vxp_vnis, which is looked at before those maps: most frames are for
+ * it, and hashing costs several times as much. Never what is not in the maps. */
+struct vxp_common {
+	struct vxp_local_key local; /* with a `reserved` that is not 0: none */
+	__u32 vni;                  /* VXP_NO_VNI: none */
+};
+#define VXP_NO_VNI 0xffffffffu
 
 /* Map vxp_vnis: hash, key __u32 VNI (host order), value __u32. */
 /* Map vxp_heartbeat: BPF_F_MMAPABLE array of VXP_MAX_QUEUES struct vxp_beat, index = RX queue.
- * The worker that polls the queue stores CLOCK_MONOTONIC nanoseconds at least every 20 ms. */
+ * The worker that polls the queue stores CLOCK_MONOTONIC nanoseconds at least every 20 ms. The programs compare it with
+ * CLOCK_MONOTONIC_COARSE, a tick (1 to 10 ms) behind at most: to read the exact clock waits for the frame to come from memory. */
 struct vxp_beat {
 	__u64 monotonic_ns;
 };

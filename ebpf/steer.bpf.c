@@ -4,6 +4,8 @@
  * Whatever is in doubt passes: the host's own traffic shares this NIC. Every exit is counted by
  * leave(), the only way out. Loaded by DPDK's net_af_xdp, which takes the first program of the object
  * and the map `xsks_map`; userspace (xdp_steering.cc) finds the other maps through the attached program. */
+#include <stdbool.h>
+
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -40,6 +42,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } vxp_vnis SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vxp_common);
+} vxp_common SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -130,9 +139,8 @@ static __always_inline int leave(struct xdp_md *ctx, const struct vxp_config *co
 		} else if (!beat) {
 			way = VXP_EXIT_NO_SOCKET;
 		} else {
-			/* Read before the clock: a beat must not look younger than now. */
 			__u64 last = *(volatile __u64 *)&beat->monotonic_ns;
-			__u64 now = bpf_ktime_get_ns();
+			__u64 now = bpf_ktime_get_coarse_ns();
 
 			if (now > last && now - last > config->stale_after_ns) {
 				way = VXP_EXIT_STALE;
@@ -168,17 +176,25 @@ static __always_inline int is_local(const struct vxp_local_key *key)
 	return bpf_map_lookup_elem(&vxp_locals, key) != NULL;
 }
 
+static __always_inline bool is_same(const struct vxp_local_key *a, const struct vxp_local_key *b)
+{
+	const __u32 *x = (const __u32 *)a, *y = (const __u32 *)b;
+
+	return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4])) == 0;
+}
+
 /* `key` holds the destination address. */
 static __always_inline __u32 steer_udp(struct cursor *cursor, struct vxp_local_key *key)
 {
 	struct udp_vxlan *vxlan;
 	__be16 *ports = cursor->at;
-	__u32 vni;
+	__u32 vni, zero = 0;
+	struct vxp_common *common = bpf_map_lookup_elem(&vxp_common, &zero);
 
 	if ((void *)(ports + 2) > cursor->end)
 		return is_local(key) ? VXP_EXIT_TRUNCATED : VXP_EXIT_OTHER_ADDRESS;
 	key->port = ports[1];
-	if (!is_local(key)) {
+	if (!key->port || (!(common && is_same(key, &common->local)) && !is_local(key))) {
 		key->port = 0;
 		return is_local(key) ? VXP_EXIT_OTHER_PORT : VXP_EXIT_OTHER_ADDRESS;
 	}
@@ -188,7 +204,7 @@ static __always_inline __u32 steer_udp(struct cursor *cursor, struct vxp_local_k
 	if (!(vxlan->flags & 0x08)) /* RFC 7348 section 5: I flag */
 		return VXP_EXIT_BAD_FLAGS;
 	vni = bpf_ntohl(vxlan->vni_reserved) >> 8;
-	if (!bpf_map_lookup_elem(&vxp_vnis, &vni))
+	if (!(common && common->vni == vni) && !bpf_map_lookup_elem(&vxp_vnis, &vni))
 		return VXP_EXIT_UNKNOWN_VNI;
 	return VXP_EXIT_REDIRECTED;
 }

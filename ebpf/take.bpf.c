@@ -89,9 +89,8 @@ static __always_inline __u32 decide(struct __sk_buff *skb, const struct vxp_take
 		return VXP_TAKE_BYPASS;
 	if (config->flags & VXP_FLAG_STANDBY && config->unfollowed)
 		return VXP_TAKE_UNFOLLOWED;
-	/* Read before the clock: a beat must not look younger than now. */
 	last = *(volatile __u64 *)&beat->monotonic_ns;
-	now = bpf_ktime_get_ns();
+	now = bpf_ktime_get_coarse_ns();
 	if (now > last && now - last > config->stale_after_ns)
 		return VXP_TAKE_STALE;
 	if (config->flags & VXP_FLAG_STANDBY && skb->gso_size != 0 && !is_plain_tcp(skb))

@@ -239,7 +239,7 @@ TEST_F(XdpSteer, Ipv6ExtensionHeadersPass) {
 }
 
 TEST_F(XdpSteer, StaleHeartbeatPassesEverything) {
-  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 80'000'000;
   expect_pass(vxlan4(kVid), VXP_EXIT_STALE);
   steering_->heartbeat(0)->monotonic_ns = 0;
   expect_pass(vxlan6(kVid), VXP_EXIT_STALE, "nobody polls yet");
@@ -325,6 +325,28 @@ TEST_F(XdpSteer, SteeringAnewForgetsWhatIsNotNamed) {
   expect_pass(vxlan6(kVid), VXP_EXIT_OTHER_PORT);
   expect_pass(vxlan6(kVid, kLocal6, 8472), VXP_EXIT_UNKNOWN_VNI);
   expect_taken(vxlan6(kVid, kLocal6, 8472, 5), VXP_EXIT_REDIRECTED);
+  steering_->steer({false, kVid, {kLocal6}, {8472}, {}});
+  expect_pass(vxlan6(kVid, kLocal6, 8472, 5), VXP_EXIT_UNKNOWN_VNI);
+  steering_->steer({false, kVid, {}, {}, {}});
+  expect_pass(vxlan6(kVid, kLocal6, 8472, 5), VXP_EXIT_OTHER_ADDRESS);
+}
+
+// The first of each is looked at before the maps (vxp_common): the others must be found as well, and no mixture of two.
+TEST_F(XdpSteer, AllAddressesPortsAndVnisAreFoundWhicheverIsFirst) {
+  steering_->steer({false, kVid, {kLocal, kOther, kLocal6}, {kVxlanPort, 8472}, {kVni, 77, 0}});
+  for (const std::uint16_t port : {kVxlanPort, std::uint16_t{8472}})
+    for (const std::uint32_t vni : {kVni, 77u, 0u}) {
+      expect_taken(vxlan4(kVid, kLocal, port, vni), VXP_EXIT_REDIRECTED);
+      expect_taken(vxlan4(kVid, kOther, port, vni), VXP_EXIT_REDIRECTED);
+      expect_taken(vxlan6(kVid, kLocal6, port, vni), VXP_EXIT_REDIRECTED);
+    }
+  for (std::size_t byte = 0; byte < 4; ++byte) {
+    IpAddress near = kLocal;
+    near.bytes[12 + byte] ^= 0x80;
+    expect_pass(vxlan4(kVid, near), VXP_EXIT_OTHER_ADDRESS);
+  }
+  expect_pass(vxlan4(kVid, kLocal, 0), VXP_EXIT_OTHER_PORT);
+  expect_pass(vxlan4(kVid, kLocal, kVxlanPort, 0xffffff), VXP_EXIT_UNKNOWN_VNI);
 }
 
 TEST_F(XdpSteer, MoreVnisThanTheMapHoldsAreRefusedWithOneLine) {
@@ -338,7 +360,7 @@ TEST_F(XdpSteer, GuestPortTakesEveryFrame) {
   for (const Bytes& frame : {vxlan4(0), vxlan6(7), FrameBuilder().eth(testkit::kBroadcast, kPeerMac).build(),
                              FrameBuilder().eth(kOurMac, kPeerMac).arp(1, kPeerMac, kPeer, {}, kOther).build()})
     expect_taken(frame, VXP_EXIT_TAKEN);
-  guest->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
+  guest->heartbeat(0)->monotonic_ns = monotonic_ns() - 80'000'000;
   expect_pass(vxlan4(0), VXP_EXIT_STALE);
 }
 
@@ -362,7 +384,7 @@ TEST_F(XdpSteer, BypassGivesTheKernelWhatWouldBeOursWhateverIsSteeredMeanwhile) 
 }
 
 TEST_F(XdpSteer, TheAgeOfAStaleHeartbeatIsAsTold) {
-  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 60'000'000;
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 80'000'000;
   expect_pass(vxlan4(kVid), VXP_EXIT_STALE);
   steering_->set_rule({false, 60'000});
   expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED);
@@ -437,7 +459,7 @@ TEST_F(TakePair, TheSocketsFilterDecidesAndTheTcProgramFollows) {
   expect_passed("no beat yet");
   beat(0, fresh);
   expect_taken("beats");
-  beat(0, monotonic_ns() - 60'000'000);
+  beat(0, monotonic_ns() - 80'000'000);
   beat(1, fresh);
   expect_passed("stale: another queue's beat is not this socket's");
   configure(VXP_FLAG_STANDBY, 3'600'000'000'000);
@@ -452,7 +474,7 @@ TEST_F(TakePair, TheSocketsFilterDecidesAndTheTcProgramFollows) {
 
 TEST_F(TakePair, WhereNobodyStandsByAStaleQueuesFramesWaitForItsWorker) {
   configure(0);
-  beat(0, monotonic_ns() - 60'000'000);
+  beat(0, monotonic_ns() - 80'000'000);
   EXPECT_GT(filter(), 0xffffu) << "to the socket";
   EXPECT_EQ(tc(), TC_ACT_UNSPEC) << "and to the kernel, which may be what the host needs";
   EXPECT_EQ(counted(VXP_TAKE_STALE), 1u);

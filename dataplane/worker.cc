@@ -31,6 +31,7 @@ constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 3'000'000;
 constexpr std::uint64_t kNapPerIdle = 16;           // a sixteenth of the time since the last packet
 constexpr std::size_t kInjectSlots = 64;
 constexpr unsigned kQuiet = 4;                      // fewer packets in a round
+constexpr unsigned kBusyBeat = 200, kQuietBeat = 50; // packets of rounds that are not quiet, from beat to beat
 constexpr int kMostReady = 16;
 constexpr std::uint32_t kWakeEvent = UINT32_MAX;    // among the numbers of receive queues
 
@@ -69,6 +70,8 @@ struct Worker::Impl {
   unsigned poll_ready() noexcept;
   void take_published(std::uint64_t sequence) noexcept;
   void arm() noexcept;
+  void disarm() noexcept;
+  void watch_by_load() noexcept;
   bool ask_for_interrupts(bool are_wanted) noexcept;
   void take_snapshot(std::uint64_t request) noexcept;
   void send_injected() noexcept;
@@ -101,7 +104,9 @@ struct Worker::Impl {
   bool has_queue_without_fd = false, has_interrupts = false;
   bool has_only_descriptors = false;  // epoll_fd has one for each of several queues
   bool is_quiet = false;              // the last round brought little
-  int epoll_fd = -1;
+  bool has_slept = false;             // since the last beat
+  std::uint64_t busy_packets = 0;     // since then, of rounds that were not quiet
+  int epoll_fd = -1;                  // -1: not armed
   PollMode armed_poll = PollMode::kAdaptive;  // what epoll_fd was set up for
 
   // Between the threads. `published` nodes are the manager's; the worker copies the two pointers.
@@ -199,6 +204,22 @@ void Worker::Impl::arm() noexcept {
   has_only_descriptors = !has_queue_without_fd && !has_interrupts && !is_shared && assignment->rx.size() > 1;
 }
 
+// An armed descriptor costs each packet some hundred cycles: the kernel takes epoll's locks to say that the queue is readable, or its
+// socket writable again. Under load nobody asks.
+void Worker::Impl::disarm() noexcept {
+  if (epoll_fd >= 0) close(epoll_fd);
+  epoll_fd = -1;
+  has_only_descriptors = false;
+}
+
+void Worker::Impl::watch_by_load() noexcept {
+  const std::uint64_t packets = std::exchange(busy_packets, 0);
+  const bool was_awake = !std::exchange(has_slept, false);
+  if (armed_poll != PollMode::kAdaptive) return;
+  if (epoll_fd >= 0 && was_awake && packets >= kBusyBeat) disarm();
+  else if (epoll_fd < 0 && packets < kQuietBeat) arm();
+}
+
 // Of the queues that have them. False: one refuses.
 bool Worker::Impl::ask_for_interrupts(bool are_wanted) noexcept {
   bool agree = true;
@@ -226,6 +247,7 @@ void Worker::Impl::send_injected() noexcept {
 void Worker::Impl::beat() noexcept {
   last_beat_ns = beaten_ns = now_ns;
   beats.store(beats.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // nobody else writes it
+  watch_by_load();
   if (assignment == nullptr) return;
   for (const RxQueueRef& queue : assignment->rx)
     if (queue.heartbeat != nullptr) __atomic_store_n(&queue.heartbeat->monotonic_ns, now_ns, __ATOMIC_RELAXED);
@@ -255,6 +277,7 @@ void Worker::Impl::tell_news(bool at_once) noexcept {
 }
 
 void Worker::Impl::sleep() noexcept {
+  if (epoll_fd < 0) arm();
   sleeping.store(true, std::memory_order_seq_cst);  // before poll_once() looks for news, sequentially consistent too
   const bool have_agreed = !has_interrupts || ask_for_interrupts(true);
   const std::uint64_t asked_sequence = taken_sequence;
@@ -263,6 +286,7 @@ void Worker::Impl::sleep() noexcept {
   else if (!pipeline.is_holding() && !stopping.load(std::memory_order_seq_cst) && taken_sequence == asked_sequence) wait(have_agreed);
   if (has_interrupts) (void)ask_for_interrupts(false);
   sleeping.store(false, std::memory_order_relaxed);
+  has_slept = true;
 }
 
 void Worker::Impl::wait(bool all_wake_it) noexcept {
@@ -303,6 +327,7 @@ void Worker::run() noexcept {
     const bool was_asleep = std::exchange(w.is_woken, false);
     const unsigned received = w.poll_once();
     w.is_quiet = received < kQuiet;
+    if (!w.is_quiet) w.busy_packets += received;
     if (received != 0) {
       w.note_packets(was_asleep);
       continue;

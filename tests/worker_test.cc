@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -294,6 +295,41 @@ TEST(Worker, AsksNoPortInVainWhileLittleComes) {
   for (const auto& port : wiring.ports) asked += port->asked;
   EXPECT_LE(asked, counters->polls) << "every port in every round would be 16 times that";
   for (const auto& port : wiring.ports) EXPECT_GT(port->asked, 0u) << "each still gets its turn to tidy up";
+}
+
+// How many epoll descriptors this process has.
+unsigned epoll_count() {
+  unsigned count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    count += std::filesystem::read_symlink(entry, error).native() == "anon_inode:[eventpoll]";
+  }
+  return count;
+}
+
+TEST(Worker, UnderLoadNoDescriptorIsWatchedAndWhenItEndsAllAre) {
+  const unsigned others = epoll_count();
+  Wiring wiring(true, 3);
+  WorkerConfig config;
+  config.spin = config.longest_spin = 100us;
+  config.sleep_at_most = 1000ms;  // only a descriptor can wake it
+  Worker worker(config, wiring.pool);
+  worker.publish(&wiring.state, &wiring.assignment);
+  Running running(worker);
+  ASSERT_TRUE(eventually([&] { return epoll_count() == others + 1; })) << "idle";
+  std::uint64_t offered = 0;
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_TRUE(eventually([&] {
+      for (int i = 0; i < 512; ++i) wiring.ports[0]->offer(kAToB);
+      offered += 512;
+      return epoll_count() == others;
+    }, 20000ms)) << "never so busy that nothing is watched";
+    ASSERT_TRUE(eventually([&] { return wiring.ports[1]->sent == offered && epoll_count() == others + 1; })) << "idle again";
+    std::this_thread::sleep_for(5ms);
+    wiring.ports[2]->offer(guest_frame(Wiring::host(1), Wiring::host(2)).build());
+    ++offered;
+    ASSERT_TRUE(eventually([&] { return wiring.ports[1]->sent == offered; }, 900ms)) << "a lone packet wakes it";
+  }
 }
 
 TEST(Worker, PublishReachesASleepingWorkerAndTheFormerStateIsNoLongerUsed) {

@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "bench"))
 
-from compare_lib import figures, in_memory, moving, plots, report, targets  # noqa: E402
+from compare_lib import figures, in_memory, moving, plots, profile, report, targets  # noqa: E402
 from cases import Failed  # noqa: E402
 from compare_lib.foreign import KTHREADD, foreign  # noqa: E402
 from compare_lib.plan import BUDGET_SECONDS, QUICK_SECONDS, Plan  # noqa: E402
@@ -84,6 +84,62 @@ class Plans(unittest.TestCase):
         self.assertEqual([cell.key for cell in Plan(only=["cost/decap"]).cells], ["rate/encap/64/1000", "rate/decap/64/1000", "cost/decap/64/1000"])
         self.assertEqual([cell.key for cell in Plan(only=["tcp/send/8"]).cells], ["tcp/send/8/ipv4/on"])
         self.assertEqual(Plan(only=["tcp/send/8"]).beds(), [])
+
+
+class Profiles(unittest.TestCase):
+    OWN, WORKER = {70}, 1
+
+    def part(self, stack, pid=70, thread="vxplane-w1", cpu=WORKER):
+        return profile.part_of(thread, pid, cpu, stack.split(), self.OWN, self.WORKER)
+
+    def test_the_innermost_known_function_says_what_was_done(self):
+        # A worker's send, in whose time the far end of the wire receives.
+        send = "__xsk_generic_xmit xsk_sendmsg __x64_sys_sendto"
+        self.assertEqual(self.part(f"sock_alloc_send_pskb {send}"), "AF_XDP, send")
+        self.assertEqual(self.part(f"bpf_prog_1_vxt_sink veth_xdp_rcv_skb veth_poll net_rx_action do_softirq {send}"), profile.FAR)
+        self.assertEqual(self.part("__netif_rx veth_xmit dev_hard_start_xmit __dev_direct_xmit packet_direct_xmit packet_snd"), profile.NEAR)
+        # The generator's CPU, in whose time the contender's port receives.
+        generator = "veth_poll net_rx_action do_softirq xdp_test_run_batch bpf_test_run_xdp_live"
+        for stack, part in ((f"bpf_prog_2_vxplane_filter tpacket_rcv __netif_receive_skb_core {generator}", "packet socket, receive"),
+                            (f"xsk_generic_rcv xdp_do_redirect {generator}", "AF_XDP, receive"), (f"inet_gro_receive dev_gro_receive {generator}", profile.NEAR),
+                            (f"fdb_find_rcu br_forward br_handle_frame {generator}", "bridge, vxlan, IP, UDP"), ("page_pool_alloc xdp_test_run_batch", profile.GENERATOR)):
+            self.assertEqual(self.part(stack, 60, "vxplane-traffic", 0), part, stack)
+
+    def test_what_no_function_tells_belongs_to_the_process(self):
+        self.assertEqual([self.part(""), self.part("entry_SYSCALL_64"), self.part("", 60, "vxplane-traffic"), self.part("pv_native_safe_halt do_idle", 0, "swapper"),
+                          self.part("asm_exc_page_fault", 61, "cc1plus")], [profile.OWN, profile.CALLS, profile.GENERATOR, profile.IDLE, profile.OTHERS])
+
+    def test_tcp_and_its_segments_are_told_apart(self):
+        for name, part in (("tcp_sendmsg_locked", "guests' TCP"), ("tcp_gso_segment", "segmentation, checksums"), ("tcp_v4_rcv", "guests' TCP"), ("udp_sendmsg", "bridge, vxlan, IP, UDP"),
+                           ("tun_get_user", "tap"), ("__skb_udp_tunnel_segment", "segmentation, checksums"), ("packet_recvmsg", "packet socket, receive")):
+            self.assertEqual(self.part(f"memcpy {name} do_syscall_64"), part, name)
+
+    def test_samples_are_read_and_shared_by_time(self):
+        one = "vxplane-w1 70 [001] {}: \n\tffffffff81e1 tpacket_rcv+0x10 ([kernel.kallsyms])\n\t          1018 syscall (libc.so.6)\n\n"
+        two = "lcore worker 2 70 [001] {}: \n\t    55e1 tpacket_rcv of ours (vxplane-dataplane)\n\n"
+        text = "".join((one if at % 4 else two).format(f"{100 + at / profile.HERTZ:.6f}") for at in range(4001))
+        self.assertEqual(next(profile.samples(one.format("7.5"))), ("vxplane-w1", 70, 1, 7.5, ["tpacket_rcv"]))
+        found = profile.shares(text, self.OWN, self.WORKER)
+        self.assertEqual({part: round(share, 2) for part, share in found.items()}, {"packet socket, receive": 0.75, profile.OWN: 0.25})
+        with self.assertRaises(Failed):
+            profile.shares(one.format("7.5"), self.OWN, self.WORKER)
+
+    def test_the_plan_is_of_its_own(self):
+        plan = Plan(profile=True)
+        self.assertEqual({cell.group for cell in plan.cells}, {"profile", "tcp_profile"})
+        self.assertFalse(plan.memory)
+        self.assertLess(plan.seconds(), 300)
+        self.assertFalse({cell.group for cell in Plan(full=True).cells} & {"profile", "tcp_profile"})
+
+    def test_a_report_has_a_table_for_each_load_and_no_goals(self):
+        trial = {"pps": 5e5, profile.OWN: 300.0, "AF_XDP, send": 900.0, profile.FAR: 1000.0, profile.IDLE: 5.0}
+        cell = {"key": "profile/encap/64/1000", "group": "profile", "title": "encap, 64 B", "on": ["bare", "vx-dpdk"]}
+        rows = {"vx-dpdk": {"figures": figures.summarise([trial]), "trials": [trial]}, "bare": {"figures": {}, "trials": [], "not_run": "no perf"}}
+        text = report.text_of({**canned(), "cells": [cell], "results": {cell["key"]: rows}, "memory": None, "memory_ports": {}, "refused": {}})
+        self.assertNotIn("## Goals", text)
+        for line in ("## Where they go: encap, 64 B", "| cycles a frame | `vx-dpdk` |", "| own code | 300 |", "| AF_XDP, send | 900 |", "| the wire's far end and sink | 1000 |",
+                     "| in all, as far as it is the frame's | 1200 |", "| kpps | 500 |", "- `bare`, profile/encap/64/1000: no perf"):
+            self.assertIn(line, text)
 
 
 class Foreign(unittest.TestCase):

@@ -19,7 +19,7 @@ def install_packages():
 
 
 def is_complete():
-    return all(shutil.which(name) for name in ("iperf3", "gnuplot", "cmake", "ninja", "ovsdb-server"))
+    return all(shutil.which(name) for name in ("iperf3", "gnuplot", "perf", "cmake", "ninja", "ovsdb-server"))
 
 
 def build():

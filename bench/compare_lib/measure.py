@@ -5,15 +5,18 @@
 (`tsc`) and what the generator costs alone (`alone()`).
 """
 
+import concurrent.futures
 import time
 
 from cases import Failed
-from compare_lib import moving, traffic
+from compare_lib import moving, profile, traffic
+from compare_lib.contenders import cores_of
 from compare_lib.foreign import Watch
 from compare_lib.streams import lone_ping_times, stream
 from transfer import address_of
 
 LEARN_RATE, LEARN_SECONDS, KNOWN_SHARE = 420000, 0.8, 0.3  # two senders on a CPU: six tenths of it come to be sent
+PROFILE_SECONDS = 1.2
 COST_SHARE = 0.8  # of the contender's own rate: what it does without loss
 MOST_LEARN_TAIL_SECONDS = 1.5
 
@@ -140,7 +143,7 @@ def idle(session, bed, cell):
         time.sleep(0.1)
         result = traffic.figures_of(traffic.run(bed, "encap", "--no-announce", rate=20, seconds=0.9, warmup=0.1))
         return {key: value for key, value in result.items() if key in ("us_p50", "us_p99")}
-    pids = [process.pid for process in (bed.node.processes() if hasattr(bed.node, "processes") else [])]
+    pids = traffic.pids_of(bed.node)
     time.sleep(0.2)
     before, began = traffic.process_seconds(pids), time.monotonic()
     time.sleep(0.8)
@@ -162,4 +165,31 @@ def ping(session, network, cell):
     return {"us_p50": times["p50"], "us_p99": times["p99"]} if times else {}
 
 
-GROUPS = {"rate": rate, "zeroloss": zeroloss, "cost": cost, "latency": latency, "learn": learn, "move": move, "idle": idle, "tcp": tcp, "ping": ping}
+def profiled(session, bed, cell):
+    """Cycles of all CPUs a frame at saturation, by what they went for."""
+    way, size, macs = (cell.arguments[key] for key in ("way", "size", "macs"))
+    session.announce(bed, way, macs)
+    run = traffic.Traffic(bed, way, "--no-announce", size=size, macs=macs, seconds=2.0)
+    try:
+        time.sleep(0.5)
+        found = profile.shares(profile.record(PROFILE_SECONDS), traffic.pids_of(bed.node), cores_of(1)[0])
+        pps = traffic.figures_of(run.result())["pps"]
+    finally:
+        run.stop()
+    if not pps:
+        raise Failed("no frame arrived")
+    return {"pps": pps, **{part: share * session.tsc / pps for part, share in found.items()}}
+
+
+def tcp_profiled(session, network, cell):
+    """CPU seconds a GB of one stream, by what they went for."""
+    sender, receiver = (network.guests[number] for number in ((1, 3) if cell.arguments["way"] == "send" else (3, 1)))
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        running = beside.submit(stream, sender, receiver, address_of(receiver, 4), 2.5)
+        time.sleep(0.6)
+        found = profile.shares(profile.record(PROFILE_SECONDS), traffic.pids_of(network.nodes[0]), cores_of(1)[0])
+        gbit = running.result()["gbit"]
+    return {"gbit": gbit, **{part: share / (gbit / 8) for part, share in found.items()}}
+
+
+GROUPS = {"profile": profiled, "tcp_profile": tcp_profiled, "rate": rate, "zeroloss": zeroloss, "cost": cost, "latency": latency, "learn": learn, "move": move, "idle": idle, "tcp": tcp, "ping": ping}

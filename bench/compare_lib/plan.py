@@ -28,6 +28,11 @@ class Cell:
     def __init__(self, group, key, title, on, seconds, rounds=None, **arguments):
         self.group, self.key, self.title, self.on, self.seconds, self.rounds, self.arguments = group, f"{group}/{key}", title, list(on), seconds, rounds, arguments
 
+    @property
+    def needs_network(self):
+        """Guests with TCP at both ends; a bed otherwise."""
+        return self.group in ("tcp", "ping", "tcp_profile")
+
 
 def keys(*ranks):
     return [contender.key for contender in CONTENDERS if contender.rank in ranks]
@@ -74,6 +79,13 @@ def table_cells():
     ]
 
 
+def profile_cells():
+    """Where a frame's cycles go, instead of everything else."""
+    cells = [Cell("profile", f"{way}/64/1000", f"{way}, 64 B, 1,000 MACs", keys("main", "wide"), 3.8, way=way, size=64, macs=1000) for way in WAYS]
+    return cells + [Cell("tcp_profile", way, f"1 stream, IPv4, offloads on: {word}", ["kernel", "vx-af_xdp", "vx-udp"], 4.5, way=way)
+                    for way, word in (("send", "sending"), ("receive", "receiving"))]
+
+
 def tcp_cells(full):
     cells, all_on, off = [], ["kernel", "vx-af_xdp", "vx-udp"], ["kernel", "vx-af_xdp", "vx-udp", "ovs"]
     rows = [("1 stream, IPv4, offloads on", all_on, 4, True, 1), ("1 stream, IPv6, offloads on", all_on, 6, True, 1),
@@ -94,15 +106,15 @@ def tcp_cells(full):
 class Plan:
     """`cells` in the order of a round; `seconds()`: what it will take."""
 
-    def __init__(self, full=False, quick=False, only=()):
+    def __init__(self, full=False, quick=False, only=(), profile=False):
         self.full, self.quick = full, quick
         self.rounds = QUICK_ROUNDS if quick else FULL_ROUNDS if full else ROUNDS
         self.budget = QUICK_SECONDS if quick else None if full else BUDGET_SECONDS
-        cells = rate_cells(full) + load_cells(full) + table_cells() + tcp_cells(full)
+        cells = profile_cells() if profile else rate_cells(full) + load_cells(full) + table_cells() + tcp_cells(full)
         if quick:
             cells = quick_cells(cells)
         self.cells = [cell for cell in cells if all(word in f"{cell.key} {cell.title}" for word in only)]
-        self.memory = not quick and all(word in "memory in-memory" for word in only)
+        self.memory = not quick and not profile and all(word in "memory in-memory" for word in only)
         self.memory_cells = (FULL_MEMORY_CELLS if full else MEMORY_CELLS) if self.memory else []
         self._complete(cells)
 
@@ -115,10 +127,10 @@ class Plan:
         self.cells = [cell for cell in cells if cell.key in missing or cell.key in chosen]
 
     def beds(self):
-        return list(dict.fromkeys(key for cell in self.cells if cell.group not in ("tcp", "ping") for key in cell.on))
+        return list(dict.fromkeys(key for cell in self.cells if not cell.needs_network for key in cell.on))
 
     def networks(self):
-        return list(dict.fromkeys(key for cell in self.cells if cell.group in ("tcp", "ping") for key in cell.on))
+        return list(dict.fromkeys(key for cell in self.cells if cell.needs_network for key in cell.on))
 
     def rounds_of(self, cell):
         return min(self.rounds, cell.rounds or self.rounds)
@@ -141,9 +153,10 @@ class Plan:
 
 def quick_cells(cells):
     """For a test: kernel and vxplane, a trial of each kind."""
-    wanted = {"rate/encap/64/1000", "rate/decap/64/1000", "cost/encap/64/1000", "latency/idle", "move/mac", "learn/new", "idle/share", "tcp/send/1/ipv4/on", "ping/row"}
+    wanted = {"rate/encap/64/1000", "rate/decap/64/1000", "cost/encap/64/1000", "latency/idle", "move/mac", "learn/new", "idle/share", "tcp/send/1/ipv4/on", "ping/row",
+              "profile/encap/64/1000", "tcp_profile/send"}
     on = {"kernel", "vx-netdev", "vx-udp"}
     kept = [cell for cell in cells if cell.key in wanted]
     for cell in kept:
-        cell.on = [key for key in cell.on if key in on and not (key == "vx-udp" and cell.group not in ("tcp", "ping"))]
+        cell.on = [key for key in cell.on if key in on and not (key == "vx-udp" and not cell.needs_network)]
     return kept

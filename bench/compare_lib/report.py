@@ -3,14 +3,14 @@
 
 import statistics
 
-from compare_lib import figures, targets
+from compare_lib import figures, profile, targets
 from compare_lib.figures import digits, si, spread
 
 KILO = 1000
 
 
 def text_of(report, plots=()):
-    parts = [head(report), target_table(report), memory_table(report), *plot_lines(plots), *tables(report), not_run(report), CAVEATS]
+    parts = [head(report), target_table(report), memory_table(report), *plot_lines(plots), *tables(report), *profiles(report), not_run(report), CAVEATS]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -36,6 +36,8 @@ def table(header, rows):
 def target_table(report):
     rows = [[row.group, row.text, row.goal, (targets.show(row.value) if row.value is not None else "-") + (f" (`{row.note}`)" if row.note else ""), row.verdict]
             for row in targets.rows(report)]
+    if all(row[-1] == "no figure" for row in rows):
+        return ""
     met = sum(row[-1] == "met" for row in rows)
     return f"## Goals: {met} of {len(rows)} met\n\n" + table(["", "what", "goal", "here", ""], rows)
 
@@ -128,6 +130,23 @@ def tables(report):
     return found
 
 
+def profiles(report):
+    """Parts down, contenders across: a table for each load."""
+    found = []
+    for group, prefix, unit, measured in (("profile", "", "cycles a frame", "pps"), ("tcp_profile", "tcp ", "CPU s/GB", "gbit")):
+        for cell in in_group(report, group):
+            columns = [key for key, _ in titles_of(report, [cell], prefix) if figure_of(report, cell["key"], key, measured)]
+            medians = {key: {name: figure["median"] for name, figure in report["results"][cell["key"]][key]["figures"].items()} for key in columns}
+            if not columns:
+                continue
+            rows = [[part, *(digits(medians[key][part]) if part in medians[key] else "-" for key in columns)]
+                    for part in profile.ORDER if any(part in medians[key] for key in columns)]
+            rows.append(["in all, as far as it is the frame's", *(digits(sum(medians[key].get(part, 0) for part in profile.OF_THE_FRAME)) for key in columns)])
+            rows.append(["kpps", *(digits(medians[key]["pps"] / KILO) for key in columns)] if group == "profile" else ["Gbit/s", *(digits(medians[key]["gbit"]) for key in columns)])
+            found.append(f"## Where they go: {cell['title']}\n\n{PROFILE_TEXT}\n\n" + table([unit, *(f"`{key}`" for key in columns)], rows))
+    return found
+
+
 def plot_lines(plots):
     return ["\n".join(f"![{title}]({name})" for name, title in plots)] if plots else []
 
@@ -143,6 +162,9 @@ def not_run(report):
                 lines.append(f"- `{key}`, {cell}: {len(row['trials'])} trials only: {row['failed_once']}")
     return "## Not run\n\n" + "\n".join(line.replace("|", "/") for line in lines) if lines else ""
 
+
+PROFILE_TEXT = ("Saturated, all CPUs, by perf's samples (cpu-clock), each counted as the innermost kernel function of its stack that is known; on whose time a softirq ran "
+                "does not matter. `own code` is what the contender's programs do outside of the kernel, asking their ports in vain with it.")
 
 CAVEATS = """## What these figures do not mean
 

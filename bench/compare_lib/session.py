@@ -120,7 +120,7 @@ class Session:
         shift = len(next(iter(self.trials.get(cell.key, {}).values()), []))
         for index in range(len(cell.on)):
             key = cell.on[(index + shift) % len(cell.on)]
-            place = (self.networks if cell.group in ("tcp", "ping") else self.beds).get(key)
+            place = (self.networks if cell.needs_network else self.beds).get(key)
             if place is None:
                 continue
             if self.left() < cell.seconds:
@@ -150,7 +150,7 @@ class Session:
 
     @contextlib.contextmanager
     def _let_run(self, cell, place):
-        if cell.group in ("tcp", "ping"):
+        if cell.needs_network:
             ends = (1, 3) if cell.arguments.get("offloads", 1 in place.usable) else (2, 4)
             sender, receiver = (place.guests[number] for number in ends)
             place.resume(sender, receiver)
@@ -185,7 +185,7 @@ class Session:
             rows = results[cell.key] = {}
             for key in cell.on:
                 trials = self.trials.get(cell.key, {}).get(key, [])
-                refused = self.refused.get(f"tcp {key}" if cell.group in ("tcp", "ping") else key)
+                refused = self.refused.get(f"tcp {key}" if cell.needs_network else key)
                 rows[key] = {"figures": figures.summarise(trials), "trials": trials}
                 if not trials:
                     rows[key]["not_run"] = refused or self.failures.get(cell.key, {}).get(key, "not measured")

@@ -92,6 +92,11 @@ def forwarding_share(traffic, start, seconds):
     return max(spent / elapsed - others, 0.0)
 
 
+def pids_of(node):
+    """Of the contender's programs; the kernel has none."""
+    return [process.pid for process in (node.processes() if hasattr(node, "processes") else [])]
+
+
 def process_seconds(pids):
     """CPU seconds of processes so far, their threads included; to the nanosecond: clock ticks are half of what is looked for."""
     total = 0

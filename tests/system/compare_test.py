@@ -89,6 +89,24 @@ def interrupted():
             check(not remains(process.pid), f"after {seconds} s left: {remains(process.pid)}")
 
 
+def profiled():
+    """--profile finds the cycles of a frame where they must be: in vxplane's code, its guest's socket, its AF_XDP"""
+    with tempfile.TemporaryDirectory() as folder:
+        done, _ = compare(folder, "--profile", "--quick", "--only", "encap")
+        check(done.returncode == 0, done.stderr)
+        with open(os.path.join(folder, "report.json")) as file:
+            rows = json.load(file)["results"]["profile/encap/64/1000"]
+        for key, wanted in (("vx-netdev", ("own code", "packet socket, receive", "AF_XDP, send")), ("kernel", ("bridge, vxlan, IP, UDP",))):
+            check("not_run" not in rows[key], f"{key}: {rows[key].get('not_run')}")
+            found = {part: figure["median"] for part, figure in rows[key]["figures"].items()}
+            for part in wanted:
+                check(found.get(part, 0) > 100, f"{key}: no cycles for {part}: {found}")
+        check("AF_XDP, send" not in rows["kernel"]["figures"], f"the kernel sends by AF_XDP: {rows['kernel']}")
+        with open(os.path.join(folder, "report.md")) as file:
+            text = file.read()
+        check("## Where they go: encap" in text and "## Goals" not in text, text)
+
+
 def without_a_wire():
     """vxplane and OVS-DPDK on DPDK's ports in memory: every frame comes out; without OVS vxplane alone"""
     sys.path.insert(0, os.path.dirname(COMPARE))
@@ -131,5 +149,5 @@ def only_in_full():
 
 if __name__ == "__main__":
     suite = Suite("compare")
-    suite.group("compare", None, [quick, refused, without_a_wire, only_in_full, interrupted])
+    suite.group("compare", None, [quick, refused, profiled, without_a_wire, only_in_full, interrupted])
     suite.main()

@@ -66,6 +66,8 @@ class Port {
   [[nodiscard]] virtual std::uint16_t tx_queues() const noexcept = 0;  // fewer than workers: the worker locks
   // A descriptor that polls readable when `queue` has frames, or -1: an adaptive worker then has its interrupts, or naps instead.
   [[nodiscard]] virtual int rx_fd(std::uint16_t queue) const noexcept = 0;
+  // True: rx() makes a system call even when nothing came, so that a worker with other work asks less often. Constant.
+  [[nodiscard]] virtual bool asks_kernel() const noexcept { return false; }
   // Where rx_fd() is -1 and the device can interrupt for `queue`: a descriptor that turns readable with every interrupt, or -1. Nobody reads
   // it: it is to be watched edge-triggered. Constant for the port's life.
   [[nodiscard]] virtual int rx_interrupt_fd(std::uint16_t) const noexcept { return -1; }

@@ -36,6 +36,7 @@ namespace {
 constexpr int kReceiveBufferBytes = 4 << 20;       // for stray fragments
 constexpr int kBulkReceiveBufferBytes = 16 << 20;  // for all that the tunnel carries
 constexpr std::uint8_t kTtl = 64;
+constexpr unsigned kFewMessages = 8;               // of stray frames at once: each is to be prepared, mostly in vain
 constexpr MacAddress kKernelMac{
     {0x02, 'k', 'e', 'r', 'n', 'l'}};  // stands for the sender's, which the socket does not tell
 constexpr std::size_t kControlBytes = 2 * CMSG_SPACE(sizeof(int));
@@ -93,7 +94,7 @@ class HeldSocket final : public Port {
   [[nodiscard]] unsigned rx(std::uint16_t queue, Packet* out, unsigned count) noexcept override {
     Queue& q = *queues_[queue];
     bool goes_on = false;
-    if (!takes_bundles_) return receive(q, out, std::min(count, kMaxBurst), goes_on);
+    if (!takes_bundles_) return receive(q, out, std::min(count, kFewMessages), goes_on);
     if (q.next < q.datagrams) [[unlikely]]
       return hand_out(q, out, count);
     // One message first, so that a poll in vain borrows nothing; then a few at a time, as each needs a large buffer.
@@ -108,6 +109,7 @@ class HeldSocket final : public Port {
   [[nodiscard]] unsigned tx(std::uint16_t, Packet* const*, unsigned) noexcept override { return 0; }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return 0; }
+  [[nodiscard]] bool asks_kernel() const noexcept override { return true; }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return queues_[queue]->fd.get(); }
   [[nodiscard]] LostFrames lost() const noexcept override {
     LostFrames sum;

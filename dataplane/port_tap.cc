@@ -106,6 +106,7 @@ class TapPort final : public Port {
   }
   [[nodiscard]] std::uint16_t rx_queues() const noexcept override { return static_cast<std::uint16_t>(queues_.size()); }
   [[nodiscard]] std::uint16_t tx_queues() const noexcept override { return rx_queues(); }
+  [[nodiscard]] bool asks_kernel() const noexcept override { return true; }
   [[nodiscard]] int rx_fd(std::uint16_t queue) const noexcept override { return queues_[queue]->fd.get(); }
   // By the descriptor: the netdev may have been moved to another namespace.
   [[nodiscard]] bool is_alive() const noexcept override {

@@ -15,6 +15,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "dataplane/arrival_forecast.h"
 #include "dataplane/clock.h"
@@ -30,6 +31,7 @@ constexpr std::uint64_t kTellEveryNs = 200'000;     // learn events go to contro
 constexpr std::uint64_t kShortestNapNs = 85'000, kLongestNapNs = 3'000'000;
 constexpr std::uint64_t kNapPerIdle = 16;           // a sixteenth of the time since the last packet
 constexpr std::size_t kInjectSlots = 64;
+constexpr std::uint64_t kAskAgainNs = 2'000;        // a queue that had nothing, where asking is a system call
 constexpr unsigned kQuiet = 4;                      // fewer packets in a round
 constexpr unsigned kBusyBeat = 200, kQuietBeat = 50; // packets of rounds that are not quiet, from beat to beat
 constexpr int kMostReady = 16;
@@ -66,7 +68,8 @@ struct Worker::Impl {
   }
 
   unsigned poll_once() noexcept;
-  unsigned poll_queue(const RxQueueRef& queue) noexcept;
+  unsigned poll_all() noexcept;
+  unsigned poll_queue(std::size_t number) noexcept;
   unsigned poll_ready() noexcept;
   void take_published(std::uint64_t sequence) noexcept;
   void arm() noexcept;
@@ -98,6 +101,7 @@ struct Worker::Impl {
   std::uint64_t beaten_ns = 0;  // as last_beat_ns, but not made 0 so that the next one comes at once
   std::uint64_t spin_ns = nanoseconds(config.spin);  // now; up to config.longest_spin
   ArrivalForecast forecast{nanoseconds(config.longest_spin)};
+  std::vector<std::uint64_t> not_before_ns;  // by number of the assignment's receive queue: not to be asked earlier
   bool is_woken = false;  // by packets, since it was last awake
   std::uint64_t taken_sequence = 0, taken_snapshot = 0;
   bool news_pending = false;
@@ -141,8 +145,7 @@ unsigned Worker::Impl::poll_once() noexcept {
   if (assignment != nullptr) [[likely]] {
     if (now_ns - beaten_ns > assignment->too_late_ns) [[unlikely]] drop_stalled();
     if (is_quiet && has_only_descriptors && now_ns - last_beat_ns < kBeatEveryNs) received = poll_ready();
-    else
-      for (const RxQueueRef& queue : assignment->rx) received += poll_queue(queue);
+    else received = poll_all();
   }
   if (pipeline.is_holding()) [[unlikely]] pipeline.send_held(now_ns);
   ++counters.polls;
@@ -152,7 +155,19 @@ unsigned Worker::Impl::poll_once() noexcept {
   return received;
 }
 
-unsigned Worker::Impl::poll_queue(const RxQueueRef& queue) noexcept {
+unsigned Worker::Impl::poll_all() noexcept {
+  unsigned received = 0;
+  for (std::size_t i = 0; i < not_before_ns.size(); ++i) {
+    if (not_before_ns[i] > now_ns) continue;
+    const unsigned count = poll_queue(i);
+    received += count;
+    if (count == 0 && assignment->rx[i].port->asks_kernel()) not_before_ns[i] = now_ns + kAskAgainNs;
+  }
+  return received;
+}
+
+unsigned Worker::Impl::poll_queue(std::size_t number) noexcept {
+  const RxQueueRef& queue = assignment->rx[number];
   const unsigned count = queue.port->rx(queue.queue, burst.data(), kMaxBurst);
   if (count != 0) pipeline.process(burst.data(), count, queue.index, Moment::at(now_ns));
   return count;
@@ -163,7 +178,7 @@ unsigned Worker::Impl::poll_ready() noexcept {
   epoll_event ready[kMostReady];
   unsigned received = 0;
   for (int i = epoll_wait(epoll_fd, ready, kMostReady, 0); i-- > 0;)
-    if (ready[i].data.u32 != kWakeEvent) received += poll_queue(assignment->rx[ready[i].data.u32]);
+    if (ready[i].data.u32 != kWakeEvent) received += poll_queue(ready[i].data.u32);
   return received;
 }
 
@@ -172,6 +187,7 @@ void Worker::Impl::take_published(std::uint64_t sequence) noexcept {
   assignment = node->assignment;
   pipeline.use(node->state, node->assignment);
   last_beat_ns = 0;
+  not_before_ns.assign(assignment != nullptr ? assignment->rx.size() : 0, 0);
   arm();
   taken_sequence = sequence;
   passed_sequence.store(sequence, std::memory_order_release);

@@ -36,7 +36,7 @@ class ArrivalForecast {
   static constexpr unsigned kEvenIntervals = 3, kOddIntervals = 3;     // before anything is foretold; before an interval is given up
   static constexpr std::uint64_t kToleranceNs = 150'000;               // between intervals that are the same
   static constexpr std::uint64_t kLongestIntervalNs = 1'000'000'000;
-  static constexpr std::uint64_t kLongestLeadNs = 150'000, kMarginNs = 20'000;
+  static constexpr std::uint64_t kLongestLeadNs = 350'000, kMarginNs = 20'000;
   static constexpr std::uint64_t kShareOfInterval = 4;                 // a quarter of it at most is spent awake
 
   void arrived(std::uint64_t at_ns) noexcept {

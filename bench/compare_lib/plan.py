@@ -53,7 +53,7 @@ def rate_cells(full):
                     continue
                 everyone = full or (size in (64, 1332) and macs == 1000 and way != "both")
                 cells.append(Cell("rate", f"{way}/{size}/{macs}", f"{way}, {size} B, {count_text(macs)}", wide if everyone else main,
-                                  TRIAL_SECONDS + OVERHEAD_SECONDS + (0.9 if macs == 100000 else 0), way=way, size=size, macs=macs))
+                                  TRIAL_SECONDS + OVERHEAD_SECONDS + (1.3 if macs == 100000 else 0), way=way, size=size, macs=macs))
     return cells
 
 

@@ -19,7 +19,7 @@ enum vxp_exit {
 	VXP_EXIT_REDIRECTED,      /* VXLAN for us: to the AF_XDP socket of its queue */
 	VXP_EXIT_OWN_ADDRESS,     /* ARP, ND, ICMP, fragments of UDP or ICMP for an address the dataplane owns: to the socket */
 	VXP_EXIT_NOT_CONFIGURED,  /* no configuration yet: passed */
-	VXP_EXIT_STALE,           /* heartbeat older than the limit: passed */
+	VXP_EXIT_STALE,           /* heartbeat older than the limit: passed, but for own addresses */
 	VXP_EXIT_OTHER_VLAN,      /* another VLAN, or tagged where untagged is expected: passed */
 	VXP_EXIT_OTHER_PROTOCOL,  /* not IPv4, IPv6 UDP: passed */
 	VXP_EXIT_OTHER_ADDRESS,   /* destination is not a local VTEP: passed */

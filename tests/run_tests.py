@@ -235,7 +235,7 @@ def tsan(report):
 
 
 def system(report, names=()):
-    """Each script prints `ok|skip|FAIL TEXT` lines; what it prints between them belongs to the failure before."""
+    """Each script prints `ok|skip|FAIL TEXT` lines; what it prints between them belongs to the failure before, or to what is tried `again:`."""
     scripts = [path for path in sorted(glob.glob(os.path.join(REPOSITORY, "tests", "system", "*_test*")))
                if os.access(path, os.X_OK) and os.path.isfile(path)]
     chosen = [path for path in scripts if not names or script_name(path) in names]
@@ -285,16 +285,18 @@ class Script:
                 self.process.wait()
 
     def report(self, report):
-        verdicts, is_whole = [], False
+        verdicts, is_whole, explains = [], False, False
         for line in read(self.log).splitlines():
             is_whole |= re.fullmatch(r"\d+ passed, \d+ failed, \d+ skipped", line) is not None
             match = re.match(r"(ok|skip|FAIL) +(.*)$", line)
             if match:
                 verdicts.append(match[1])
                 report.line(match[1], f"system: {self.name}: {match[2]}")
+                explains = match[1] == "FAIL"
             elif line.startswith("     again: "):
                 print(line, flush=True)
-            elif verdicts and verdicts[-1] == "FAIL" and not re.match(r"\d+ passed, ", line):
+                explains = True
+            elif explains and not re.match(r"\d+ passed, ", line):
                 print(f"     | {line}", flush=True)
         seconds = time.monotonic() - self.started
         # One that died on its way has lost the cases that were still to come, whatever it said before.

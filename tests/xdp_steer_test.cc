@@ -247,6 +247,17 @@ TEST_F(XdpSteer, StaleHeartbeatPassesEverything) {
   expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED);
 }
 
+TEST_F(XdpSteer, WhatIsForAnOwnAddressWaitsForALateWorker) {
+  steer(kVid, true);
+  steering_->heartbeat(0)->monotonic_ns = monotonic_ns() - 80'000'000;
+  expect_taken(vxlan4(kVid), VXP_EXIT_REDIRECTED, "the kernel has no use for it");
+  expect_taken(outer(kVid).arp(1, kPeerMac, kPeer, {}, kLocal).build(), VXP_EXIT_OWN_ADDRESS);
+  expect_pass(vxlan4(kVid, kOther), VXP_EXIT_OTHER_ADDRESS, "others' is theirs as ever");
+  const std::uint32_t queue = 0;
+  ASSERT_EQ(::bpf_map_delete_elem(program_->map("xsks_map"), &queue), 0);
+  expect_pass(vxlan4(kVid), VXP_EXIT_NO_SOCKET, "it is dead, not late");
+}
+
 TEST_F(XdpSteer, QueueWithoutSocketPasses) {
   const std::uint32_t queue = 0;
   ASSERT_EQ(::bpf_map_delete_elem(program_->map("xsks_map"), &queue), 0);

@@ -5,6 +5,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
 
 import frames
@@ -210,6 +211,21 @@ def stale_heartbeat_passes(net):
     all_talk(net)
 
 
+def late_worker_loses_nothing(net):
+    """a dataplane that stands still for 0.3 s (SIGSTOP) keeps pings waiting, both ways, and loses none"""
+    node, (near, far) = net.krypton, (net.guests[0], net.guests[2])
+    all_talk(net)
+    running = [one.namespace.popen("ping", "-n", "-q", "-c", 100, "-i", "0.01", "-W", 2, other.ipv4, stdout=subprocess.PIPE)
+               for one, other in ((near, far), (far, near))]
+    time.sleep(0.3)
+    node.signal("dataplane", signal.SIGSTOP)
+    time.sleep(0.3)
+    node.signal("dataplane", signal.SIGCONT)
+    for process, way in zip(running, ("to the far guest", "from there")):
+        said = process.communicate(timeout=20)[0]
+        check(" 0% packet loss" in said, f"{way}: {said.strip()}")
+
+
 def host_reaches_itself(net):
     """the host's own pings, large ones in fragments too, pass beside vxplane"""
     for one, other in ((net.krypton, net.xenon), (net.xenon, net.krypton)):
@@ -354,9 +370,9 @@ if __name__ == "__main__":
     suite.group("kernel-kernel", lambda: pair("kernel", "kernel"), [probes_see_all, peer_changes_mac, host_reaches_itself], needs_vxplane=False)
     suite.group("vxplane-vxplane", lambda: pair("vxplane", "vxplane"),
                 [dataplane_killed, dataplane_killed_keeps_fdb, control_away_loses_nothing, control_away_new_macs_flood, both_killed, link_flap,
-                 host_reaches_itself, stale_heartbeat_passes, host_tcp_undisturbed, peer_changes_mac])
+                 host_reaches_itself, stale_heartbeat_passes, late_worker_loses_nothing, host_tcp_undisturbed, peer_changes_mac])
     suite.group("vxplane-vxplane VLAN 4003, own address", lambda: pair("vxplane", "vxplane", vlan=4003, own=True),
-                [dataplane_killed, control_away_loses_nothing, both_killed, link_flap, host_tcp_undisturbed, peer_changes_mac])
+                [dataplane_killed, control_away_loses_nothing, both_killed, link_flap, late_worker_loses_nothing, host_tcp_undisturbed, peer_changes_mac])
     for title, options in (("", {}), (" VLAN 4003, own address", {"vlan": 4003, "own": True})):
         suite.group("vxplane-kernel" + title, lambda options=options: pair("vxplane", "kernel", **options), [peer_changes_mac, link_flap])
     suite.group("one node", nothing, [clean_stop_leaves_nothing, dpdk_leaves_no_files, foreign_program_refused, own_leftover_replaced,

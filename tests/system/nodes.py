@@ -53,6 +53,11 @@ class Node:
 class KernelNode(Node):
     """A plain Linux host: vxlan device and bridge. With `vlan`, its whole NIC is tagged by a BPF program (then no host address)."""
 
+    def show_logs(self):
+        for words in (("-s", "neigh"), ("-s", "link")):
+            for line in self.namespace.ip(*words, check=False).stdout.splitlines():
+                print(f"     {self.name} ip {words[1]}: {line.strip()}")
+
     def __init__(self, lab, name, number, wire, remotes=(), csum=True, **options):
         super().__init__(lab, name, number, wire, **options)
         ns = self.namespace

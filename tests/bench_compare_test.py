@@ -97,6 +97,7 @@ class Profiles(unittest.TestCase):
         send = "__xsk_generic_xmit xsk_sendmsg __x64_sys_sendto"
         self.assertEqual(self.part(f"sock_alloc_send_pskb {send}"), "AF_XDP, send")
         self.assertEqual(self.part(f"bpf_prog_1_vxt_sink veth_xdp_rcv_skb veth_poll net_rx_action do_softirq {send}"), profile.FAR)
+        self.assertEqual(self.part("netif_skb_features __dev_queue_xmit packet_snd packet_sendmsg"), "packet socket, send")
         self.assertEqual(self.part("__netif_rx veth_xmit dev_hard_start_xmit __dev_direct_xmit packet_direct_xmit packet_snd"), profile.NEAR)
         # The generator's CPU, in whose time the contender's port receives.
         generator = "veth_poll net_rx_action do_softirq xdp_test_run_batch bpf_test_run_xdp_live"
@@ -115,7 +116,7 @@ class Profiles(unittest.TestCase):
             self.assertEqual(self.part(f"memcpy {name} do_syscall_64"), part, name)
 
     def test_samples_are_read_and_shared_by_time(self):
-        one = "vxplane-w1 70 [001] {}: \n\tffffffff81e1 tpacket_rcv+0x10 ([kernel.kallsyms])\n\t          1018 syscall (libc.so.6)\n\n"
+        one = "vxplane-w1 70 [001] {}: \n\tffffffff81e1 tpacket_rcv.isra.0+0x10 ([kernel.kallsyms])\n\t          1018 syscall (libc.so.6)\n\n"
         two = "lcore worker 2 70 [001] {}: \n\t    55e1 tpacket_rcv of ours (vxplane-dataplane)\n\n"
         text = "".join((one if at % 4 else two).format(f"{100 + at / profile.HERTZ:.6f}") for at in range(4001))
         self.assertEqual(next(profile.samples(one.format("7.5"))), ("vxplane-w1", 70, 1, 7.5, ["tpacket_rcv"]))

@@ -22,13 +22,13 @@ GENERATORS = ("vxplane-traffic", "iperf3")
 OWN, CALLS, GENERATOR, IDLE, OTHERS = "own code", "system calls, waiting", "generator", "idle", "others of the machine"
 NEAR, FAR = "veth, GRO, receive softirq", "the wire's far end and sink"
 PARTS = [(title, re.compile(pattern)) for title, pattern in (
-    ("segmentation, checksums", r"\w*(skb_segment|gso_segment|tunnel_segment|validate_xmit_skb|skb_checksum)\w*$"),
+    ("segmentation, checksums", r"\w*(skb_segment|gso_segment|tunnel_segment|skb_checksum)\w*$"),
     ("packet socket, receive", r"(t?packet_rcv|packet_recvmsg|packet_poll)\w*$"),
     ("packet socket, send", r"(packet_sendmsg|t?packet_snd|packet_xmit|packet_direct_xmit)\w*$"),
     ("AF_XDP, receive", r"(__)?(xsk_rcv|xsk_map_redirect|xsk_map_flush|xsk_recvmsg|xsk_poll|xsk_generic_rcv)\w*$|xdp_do_(redirect|flush)$"),
     ("AF_XDP, send", r"(__)?xsk_(sendmsg|generic_xmit|build_skb|destruct_skb|wakeup)\w*$"),
     ("tap", r"tun_\w+$"),
-    ("bridge, vxlan, IP, UDP", r"(__)?(br|vxlan|iptunnel|ip|ip6|udp|udpv6|neigh|fib|nf|arp)_(?!gro|gso)\w+$|udp_tunnel\w*$|(__)?dev_queue_xmit$"),
+    ("bridge, vxlan, IP, UDP", r"(__)?(br|vxlan|iptunnel|ip|ip6|udp|udpv6|neigh|fib|nf|arp)_(?!gro|gso)\w+$|udp_tunnel\w*$"),
     ("guests' TCP", r"(__)?(tcp|tcp_v4|inet)_(?!gro|gso)\w+$"),
     ("far or near", r"veth_(poll|xdp_rcv)\w*$"),
     (NEAR, r"(__)?(netif_receive_skb|netif_rx|process_backlog|enqueue_to_backlog|veth_xmit|veth_forward_skb)\w*$"),
@@ -56,7 +56,7 @@ def samples(text):
         elif found:
             address, _, name = line.strip().partition(" ")
             if address.startswith(KERNEL):
-                found[-1].append(name.split("+")[0])
+                found[-1].append(re.split(r"[+.]", name)[0])  # without .isra.0 and the like
     if found:
         yield found
 

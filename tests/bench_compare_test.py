@@ -174,6 +174,13 @@ class Memory(unittest.TestCase):
         self.assertEqual(in_memory.slow_keys(rows), ["encap/64/1000", "decap/64/1000"])
         self.assertEqual(in_memory.slow_keys({}), [])
 
+    def test_what_costs_more_than_with_more_macs_is_measured_again(self):
+        rows = {"encap/64/1": (10.0, 36.0), "encap/64/1000": (10.0, 68.0), "encap/64/100000": (10.0, 63.0), "encap/1332/1000": (10.0, 70.0), "decap/64/1000": (10.0, 96.0),
+                "decap/64/100000": (10.5, 95.0)}
+        self.assertEqual(in_memory.slow_keys(rows), ["encap/64/1000"])
+        self.assertEqual([in_memory.better((10.0, 68.0), (10.4, 59.0)), in_memory.better((10.0, 68.0), (19.0, 40.0)), in_memory.better((10.0, 60.0), (10.0, 61.0))],
+                         [(10.4, 59.0), (10.0, 68.0), (10.0, 60.0)])
+
     def test_half_of_the_macs_are_here_and_no_two_are_the_same(self):
         for macs, half in ((1, 1), (1000, 500), (100000, 50000)):
             here, there = in_memory.macs_of(macs)

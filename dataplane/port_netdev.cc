@@ -270,19 +270,21 @@ class NetdevPort final : public Port {
     bind(queue->tx_fd, 0);
     return queue;
   }
-  // Protocol 0, also when bound: it receives nothing.
-  [[nodiscard]] FileDescriptor open_tx_socket() const {
+  // Protocol 0: nothing is received before bind() names protocol and device.
+  [[nodiscard]] FileDescriptor open_packet_socket() const {
     FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) throw_errno(name(), "cannot open a packet socket");
     set(fd, PACKET_VNET_HDR, 1);
+    return fd;
+  }
+  // Bound to protocol 0 as well: it receives nothing.
+  [[nodiscard]] FileDescriptor open_tx_socket() const {
+    FileDescriptor fd = open_packet_socket();
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kSendBufferBytes, sizeof kSendBufferBytes);
     return fd;
   }
-  // Protocol 0: nothing is received before everything is set and bind() names protocol and device.
   [[nodiscard]] FileDescriptor open_socket(int filter) const {
-    FileDescriptor fd(::socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd) throw_errno(name(), "cannot open a packet socket");
-    set(fd, PACKET_VNET_HDR, 1);
+    FileDescriptor fd = open_packet_socket();
     set(fd, PACKET_AUXDATA, 1);
     set(fd, PACKET_IGNORE_OUTGOING, 1);
     if (::setsockopt(fd.get(), SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter) != 0) throw_errno(name(), "cannot attach the filter");

@@ -195,10 +195,10 @@ void Worker::Impl::take_published(std::uint64_t sequence) noexcept {
 
 // A fresh set each time: descriptors of ports that went are forgotten without asking which.
 void Worker::Impl::arm() noexcept {
-  if (epoll_fd >= 0) close(epoll_fd);
+  disarm();
   armed_poll = poll.load(std::memory_order_relaxed);
   epoll_fd = armed_poll == PollMode::kAdaptive ? epoll_create1(EPOLL_CLOEXEC) : -1;
-  has_queue_without_fd = has_interrupts = has_only_descriptors = false;
+  has_queue_without_fd = has_interrupts = false;
   bool is_shared = false;
   const auto add = [this, &is_shared](int fd, std::uint32_t number, std::uint32_t how = 0) {
     epoll_event event{};

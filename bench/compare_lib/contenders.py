@@ -146,17 +146,23 @@ class OvsNode(ProgramNode):
     def add_port(self, bridge, device):
         """`device` as a port of a bridge; fails when OVS cannot open it."""
         name, self.ports = f"p{self.ports}", self.ports + 1
-        if self.ports_by == "afxdp":
-            name, words = device, ["type=afxdp", "options:n_rxq=1"]
-        else:
-            words = ["type=dpdk", f"options:dpdk-devargs={self.ports_by}{self.ports},iface={device}"]
         if self.ports_by == "net_af_packet":
             # Without an XDP program a veth has NAPI only with GRO, and the generator's XDP frames need it. Frames are UDP: nothing is merged.
             self.namespace.run("ethtool", "-K", device, "gro", "on")
+        if self.ports_by == "afxdp":
+            self.open_port(bridge, device, "type=afxdp", "options:n_rxq=1")
+        else:
+            self.open_dpdk_port(bridge, name, f"{self.ports_by}{self.ports},iface={device}")
+
+    def open_dpdk_port(self, bridge, name, devargs):
+        self.open_port(bridge, name, "type=dpdk", f"options:dpdk-devargs={devargs}")
+
+    def open_port(self, bridge, name, *words):
+        """`words`: of the Interface, its type and options."""
         self.vsctl("add-port", bridge, name, "--", "set", "Interface", name, *words)
         error = self.vsctl("get", "Interface", name, "error").stdout.strip()
         if error not in ("[]", ""):
-            raise Failed(f"OVS does not open {device}: {error}")
+            raise Failed(f"OVS does not open {name}, {' '.join(words)}: {error}")
 
     def adopt(self, port):
         wire_offloads_off(self.namespace, port)

@@ -19,7 +19,8 @@ import time
 from cases import Failed, eventually
 from compare_lib import machine
 from compare_lib.contenders import OvsNode, cores_of
-from compare_lib.moving import in_vxlan
+from compare_lib.moving import in_vxlan, ipv4_header
+from frames import write_pcap
 from lab import Cable, Lab, binary, run
 
 NODE_MAC, FAR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -49,11 +50,7 @@ def macs_of(macs):
 
 def guest_frame(to, source, size, flow):
     """UDP over IPv4, `size` bytes in all, another flow for each number."""
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size - 14, 0, 0x4000, 64, 17, 0, socket.inet_aton("10.0.0.1"), socket.inet_aton("10.0.0.2"))
-    total = sum(struct.unpack("!10H", ip))
-    total = (total & 0xFFFF) + (total >> 16)
-    ip = ip[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + ip[12:]
-    frame = to + source + b"\x08\x00" + ip + struct.pack("!HHHH", 1024 + flow % 60000, 9, size - 34, 0)
+    frame = to + source + b"\x08\x00" + ipv4_header("10.0.0.1", "10.0.0.2", size - 14) + struct.pack("!HHHH", 1024 + flow % 60000, 9, size - 34, 0)
     return frame + bytes(size - len(frame))
 
 
@@ -63,13 +60,6 @@ def frames_of(way, size, macs):
         to, source = (there, here) if way == "encap" else (here, there)
         inner = guest_frame(to[flow % len(to)], source[flow % len(source)], size, flow)
         yield inner if way == "encap" else in_vxlan(inner, f"{VNI},{FAR_VTEP},{VTEP},{FAR_MAC},{NODE_MAC}", 0xC000 | flow % 0x4000)
-
-
-def write_pcap(path, frames):
-    with open(path, "wb") as file:
-        file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        for frame in frames:
-            file.write(struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame)
 
 
 # ---- vxplane ----
@@ -199,24 +189,18 @@ class MemoryOvs(OvsNode):
             self.vsctl("set", "Interface", f"vx{remote}", "options:csum=false")
         self.vsctl("add-br", "br-floor", "--", "set", "bridge", "br-floor", "datapath_type=netdev")
         for bridge in ("br-int", "br-phy", "br-floor"):
-            self.open_port(bridge, f"n-{bridge}", f"net_null_{bridge[3:]},no-rx=1")
+            self.open_dpdk_port(bridge, f"n-{bridge}", f"net_null_{bridge[3:]},no-rx=1")
         run("ovs-ofctl", "add-flow", f"unix:{self.run_dir}/br-floor.mgmt", "priority=9,actions=output:1")
         self.neighbour(self.vtep_of(self.remotes[0]), FAR_MAC)
         self.control = Unixctl(f"{self.run_dir}/switch.ctl")
         # It begins with 10,000 and grows by 1,000 each half second.
         self.control.call("upcall/set-flow-limit", "400000")
 
-    def open_port(self, bridge, name, devargs):
-        self.vsctl("add-port", bridge, name, "--", "set", "Interface", name, "type=dpdk", f"options:dpdk-devargs={devargs}")
-        error = self.vsctl("get", "Interface", name, "error").stdout.strip()
-        if error not in ("[]", ""):
-            raise Failed(f"OVS does not open {devargs}: {error}")
-
     @contextlib.contextmanager
     def reading(self, bridge, path):
         """With a port of that bridge at which the file comes in."""
         self.ports += 1
-        self.open_port(bridge, "in", f"net_pcap{self.ports},rx_pcap={path},infinite_rx=1")
+        self.open_dpdk_port(bridge, "in", f"net_pcap{self.ports},rx_pcap={path},infinite_rx=1")
         try:
             yield
         finally:

@@ -16,16 +16,20 @@ def frame(to, source, number):
     return to + source + struct.pack("!HI", ETHERTYPE, number) + bytes(46)
 
 
+def ipv4_header(source, to, length):
+    """UDP's, DF, without options; `length`: of the packet, this header in it."""
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, length, 0, 0x4000, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(to))
+    total = sum(struct.unpack("!10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
+
+
 def in_vxlan(inner, outer, port=55555):
     """`outer`: as Bed.outer. UDP without checksum: RFC 7348 allows it."""
     vni, source, to, source_mac, to_mac = outer.split(",")
     mac = [bytes.fromhex(text.replace(":", "")) for text in (to_mac, source_mac)]
     udp = struct.pack("!HHHH", port, 4789, 16 + len(inner), 0) + struct.pack("!II", 0x08000000, int(vni) << 8) + inner
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0x4000, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(to))
-    total = sum(struct.unpack("!10H", header))
-    total = (total & 0xFFFF) + (total >> 16)
-    header = header[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
-    return mac[0] + mac[1] + b"\x08\x00" + header + udp
+    return mac[0] + mac[1] + b"\x08\x00" + ipv4_header(source, to, 20 + len(udp)) + udp
 
 
 def packet_socket(bed, device, protocol=0):

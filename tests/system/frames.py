@@ -187,3 +187,21 @@ def vxlan_frames(frames):
         except (ValueError, struct.error):
             pass
     return outers
+
+
+def write_pcap(path, packets):
+    with open(path, "wb") as file:
+        file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+        for packet in packets:
+            file.write(struct.pack("=IIII", 0, 0, len(packet), len(packet)) + packet)
+
+
+def read_pcap(path):
+    with open(path, "rb") as file:
+        data = file.read()
+    packets, at = [], 24
+    while at + 16 <= len(data):
+        length = struct.unpack_from("=I", data, at + 8)[0]
+        packets.append(data[at + 16:at + 16 + length])
+        at += 16 + length
+    return packets

@@ -351,24 +351,6 @@ def ifupdown2_files():
         krypton.check_conservation()
 
 
-def write_pcap(path, packets):
-    with open(path, "wb") as file:
-        file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
-        for packet in packets:
-            file.write(struct.pack("=IIII", 0, 0, len(packet), len(packet)) + packet)
-
-
-def read_pcap(path):
-    with open(path, "rb") as file:
-        data = file.read()
-    packets, at = [], 24
-    while at + 16 <= len(data):
-        length = struct.unpack_from("=I", data, at + 8)[0]
-        packets.append(data[at + 16:at + 16 + length])
-        at += 16 + length
-    return packets
-
-
 def dpdk_pcap_port():
     """a guest port on DPDK's net_pcap: its frames cross the tunnel, and what is sent to it is in its file"""
     with Lab() as lab:
@@ -378,7 +360,7 @@ def dpdk_pcap_port():
         b = Guest(lab, 3)
         b.plug_veth(xenon, "tap103i0")
         incoming, outgoing = (os.path.join(lab.directory, name) for name in ("in.pcap", "out.pcap"))
-        write_pcap(incoming, [frames.ethernet(BROADCAST, "52:54:00:70:ca:70", 0x88B5, b"from-pcap" + bytes(46))] * 3)
+        frames.write_pcap(incoming, [frames.ethernet(BROADCAST, "52:54:00:70:ca:70", 0x88B5, b"from-pcap" + bytes(46))] * 3)
         krypton.start()
         krypton.wait_ready()
         with frames.Capture(b.namespace, "eth0") as seen:
@@ -389,7 +371,7 @@ def dpdk_pcap_port():
         time.sleep(0.5)
         krypton.check_conservation()
         krypton.stop()  # flushes the file
-        check(any(b"to-pcap" in packet for packet in read_pcap(outgoing)), "the frame is not in the file")
+        check(any(b"to-pcap" in packet for packet in frames.read_pcap(outgoing)), "the frame is not in the file")
 
 
 def dpdk_memif_underlay():
